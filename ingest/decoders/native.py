@@ -1,0 +1,290 @@
+"""Native JSON: ``{"time": …, "readings": {name: number | {"value": …, "unit": …}}, "seq": …}`` or an array of such.
+
+docs/formats/native.md has the whole definition; :mod:`ingest.decoders.native_model` its JSON Schema. The usual
+message (numbers by name) takes a path without per-reading work; everything else is read one by one with the
+same outcome.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import orjson
+
+from qingtu.contracts import NO_TIME, Decoded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BOOLEAN_UNIT: Final = "bool"
+"""Unit given to true and false: only properties that are states (0 or 1) accept it."""
+
+_PLAIN: Final = frozenset((int, float))
+_US: Final = 1_000_000
+# An epoch number tells its unit by its size: seconds stay below 1e11 until the year 5138, and milliseconds
+# above it since 1973; likewise for the steps to µs and ns.
+_STEPS: Final = ((1e11, _US), (1e14, 1_000), (1e17, 1))
+
+
+class _Refusal(Exception):  # noqa: N818 - an outcome, not a fault
+    """Part of a payload is refused.
+
+    Attributes:
+        reason: reason code.
+        detail: for people.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(slots=True)
+class _Columns:
+    """Columns as they grow. One entry of ``items`` is (payload row, readings, time, local)."""
+
+    codes: dict[str, int] = field(default_factory=dict)
+    unit_codes: dict[str, int] = field(default_factory=lambda: {"": 0})
+    shapes: dict[tuple[str, ...], list[int]] = field(default_factory=dict)
+    item_row: list[int] = field(default_factory=list)
+    item_count: list[int] = field(default_factory=list)
+    item_time: list[int] = field(default_factory=list)
+    item_local: list[bool] = field(default_factory=list)
+    name: list[int] = field(default_factory=list)
+    value: list[Any] = field(default_factory=list)
+    texts: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    own: list[bool] = field(default_factory=list)
+    events: list[tuple[int, str, int, int, dict[str, Any]]] = field(default_factory=list)
+    refused: list[tuple[int, str, str, int]] = field(default_factory=list)
+
+
+def decode(payloads: Sequence[bytes], devices: Sequence[str]) -> Decoded:
+    """Decode native JSON payloads; see :class:`qingtu.contracts.Decoder`."""
+    columns = _Columns()
+    for row, (payload, device) in enumerate(zip(payloads, devices, strict=True)):
+        own = False
+        try:
+            body = _parse(payload)
+        except _Refusal as refusal:
+            columns.refused.append((row, refusal.reason, refusal.detail, 0))
+        else:
+            if type(body) is not list:
+                own = _take(columns, row, body, device)
+            elif not body:
+                columns.refused.append((row, "no_readings", "the array is empty", 0))
+            else:
+                for item in body:
+                    own |= _take(columns, row, item, device)
+        columns.own.append(own)
+    return _finish(columns)
+
+
+def _parse(payload: bytes) -> Any:
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        try:
+            # NaN and Infinity are not JSON, but many devices write them; the standard library reads them.
+            return json.loads(payload)
+        except (ValueError, RecursionError):
+            raise _Refusal("bad_json", str(error)[:200]) from error
+
+
+def _take(columns: _Columns, row: int, item: Any, device: str) -> bool:
+    """Take one object of a payload, or refuse it; return whether it has a time or counter of its own."""
+    try:
+        return _take_object(columns, row, item, device)
+    except _Refusal as refusal:
+        columns.refused.append((row, refusal.reason, refusal.detail, 0))
+        return False
+
+
+def _take_object(columns: _Columns, row: int, item: Any, device: str) -> bool:
+    if type(item) is not dict:
+        raise _Refusal("not_an_object", f"expected an object with readings, got {type(item).__name__}")
+    claimed = item.get("device")
+    if claimed is not None and claimed != device:
+        raise _Refusal("device_mismatch", f"payload says device {str(claimed)[:80]!r}, topic says {device!r}")
+    readings = item.get("readings")
+    if readings is not None and type(readings) is not dict:
+        raise _Refusal("bad_value", f"readings must be an object, got {type(readings).__name__}")
+    events = item.get("events")
+    if not readings and not events:
+        raise _Refusal("no_readings", "neither readings nor events inside")
+    time = item.get("time")
+    own = time is not None or item.get("seq") is not None
+    try:
+        at, local = _time(columns, time)
+    except _Refusal as refusal:
+        columns.refused.append((row, refusal.reason, refusal.detail, len(readings or ()) + len(events or ())))
+        return own
+    if readings:
+        keys = tuple(readings)
+        codes = columns.shapes.get(keys)
+        if codes is None:
+            known = columns.codes
+            codes = columns.shapes[keys] = [known.setdefault(key, len(known)) for key in keys]
+        columns.name.extend(codes)
+        columns.value.extend(readings.values())
+        columns.item_row.append(row)
+        columns.item_count.append(len(codes))
+        columns.item_time.append(at)
+        columns.item_local.append(local)
+    if events:
+        _events(columns, row, events, at)
+    return own
+
+
+def _time(columns: _Columns, time: Any) -> tuple[int, bool]:
+    """Return (µs, whether the zone is still to be applied)."""
+    if time is None:
+        return NO_TIME, False
+    kind = type(time)
+    if kind is str:
+        known = columns.texts.get(time)
+        if known is None:
+            known = columns.texts[time] = _parse_time(time)
+        return known
+    if kind is int or kind is float:
+        size = abs(time)
+        for limit, factor in _STEPS:
+            if size < limit:
+                return round(time * factor), False
+        if size < 1e20:
+            return int(time // 1000), False
+    raise _Refusal("bad_time", f"time {str(time)[:40]!r} is neither RFC 3339 nor an epoch number")
+
+
+def _parse_time(text: str) -> tuple[int, bool]:
+    stamp = text.strip()
+    # fromisoformat also takes dates without a time, week dates and times without separators: none is RFC 3339.
+    if len(stamp) < 16 or stamp[4] != "-" or stamp[7] != "-" or stamp[10] not in "Tt " or stamp[13] != ":":
+        raise _Refusal("bad_time", f"time {text[:40]!r} is not RFC 3339, such as 2026-11-23T08:00:00+08:00")
+    try:
+        moment = datetime.fromisoformat(stamp)
+    except ValueError as error:
+        raise _Refusal("bad_time", f"time {text[:40]!r}: {error}") from error
+    local = moment.tzinfo is None
+    since = (moment.replace(tzinfo=UTC) if local else moment) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * _US + since.microseconds, local
+
+
+def _events(columns: _Columns, row: int, events: Any, at: int) -> None:
+    if type(events) is not list:
+        columns.refused.append((row, "bad_value", "events must be an array", 1))
+        return
+    for event in events:
+        try:
+            columns.events.append((row, *_event(columns, event, at)))
+        except _Refusal as refusal:
+            columns.refused.append((row, refusal.reason, refusal.detail, 1))
+
+
+def _event(columns: _Columns, event: Any, at: int) -> tuple[str, int, int, dict[str, Any]]:
+    if type(event) is not dict or type(event.get("kind")) is not str:
+        raise _Refusal("bad_value", "an event is an object with a kind")
+    level, attributes = event.get("level", 0), event.get("attributes", {})
+    if type(level) is not int or not 0 <= level <= 4 or type(attributes) is not dict:
+        raise _Refusal("bad_value", "an event's level is 0 to 4 and its attributes are an object")
+    own, local = _time(columns, event.get("time"))
+    if local:
+        raise _Refusal("bad_time", "an event's time needs a zone")
+    return event["kind"][:64], level, at if own == NO_TIME else own, attributes
+
+
+def _finish(columns: _Columns) -> Decoded:
+    counts = np.array(columns.item_count, np.int64)
+    units = np.zeros(len(columns.value), np.int32)
+    keep: np.ndarray[Any, Any] | None = None
+    if _PLAIN.issuperset(map(type, columns.value)):
+        value = np.array(columns.value, np.float64)
+    else:
+        rows = np.repeat(np.array(columns.item_row, np.int32), counts)
+        value, keep = _one_by_one(columns, rows, units)
+    if not np.isfinite(value).all():
+        rows = np.repeat(np.array(columns.item_row, np.int32), counts)
+        keep = _refuse_infinite(columns, rows, value, keep)
+    out = Decoded(
+        names=list(columns.codes),
+        units=list(columns.unit_codes),
+        row=np.repeat(np.array(columns.item_row, np.int32), counts),
+        name=np.array(columns.name, np.int32),
+        unit=units,
+        value=value,
+        time_us=np.repeat(np.array(columns.item_time, np.int64), counts),
+        local=np.repeat(np.array(columns.item_local, np.bool_), counts),
+        own_identity=np.array(columns.own, np.bool_),
+        events=columns.events,
+        refused=columns.refused,
+    )
+    if keep is not None:
+        for attribute in ("row", "name", "unit", "value", "time_us", "local"):
+            setattr(out, attribute, getattr(out, attribute)[keep])
+    return out
+
+
+def _one_by_one(columns: _Columns, rows: Any, units: Any) -> tuple[Any, Any]:
+    value = np.empty(len(columns.value), np.float64)
+    keep = np.ones(len(columns.value), np.bool_)
+    by_code = list(columns.codes)
+    for i, given in enumerate(columns.value):
+        try:
+            value[i], unit = _value(given)
+            units[i] = columns.unit_codes.setdefault(unit, len(columns.unit_codes))
+        except _Refusal as refusal:
+            keep[i], value[i] = False, np.nan
+            detail = f"{by_code[columns.name[i]][:80]}: {refusal.detail}"
+            columns.refused.append((int(rows[i]), refusal.reason, detail, 1))
+    return value, keep
+
+
+def _refuse_infinite(columns: _Columns, rows: Any, value: Any, keep: Any) -> Any:
+    kept = np.ones(len(value), np.bool_) if keep is None else keep
+    by_code = list(columns.codes)
+    for i in np.flatnonzero(np.isinf(value) & kept):
+        columns.refused.append((int(rows[i]), "not_finite", f"{by_code[columns.name[i]][:80]}: infinite", 1))
+        kept[i] = False
+    return kept
+
+
+def _value(given: Any, *, nested: bool = False) -> tuple[float, str]:
+    """Return (number or NaN, unit text)."""
+    kind = type(given)
+    if kind is int or kind is float:
+        return _number(given), ""
+    if given is None:
+        return float("nan"), ""
+    if kind is bool:
+        return float(given), BOOLEAN_UNIT
+    if kind is str:
+        return _from_text(given), ""
+    if kind is dict and not nested and "value" in given:
+        number, unit = _value(given["value"], nested=True)
+        given_unit = given.get("unit")
+        if given_unit is None:
+            return number, unit
+        if type(given_unit) is not str or len(given_unit) > 40:
+            raise _Refusal("unknown_unit", f"unit {str(given_unit)[:40]!r} is not a short text")
+        return number, given_unit.strip()
+    raise _Refusal("bad_value", f"expected a number or an object with value and unit, got {kind.__name__}")
+
+
+def _number(given: float) -> float:
+    try:
+        return float(given)
+    except OverflowError as error:
+        raise _Refusal("not_finite", "number too large for 64 bits") from error
+
+
+def _from_text(text: str) -> float:
+    # float() also takes "1_000"; a device that writes that means something else.
+    if "_" in text:
+        raise _Refusal("bad_value", f"text {text[:40]!r} is not a number")
+    try:
+        return float(text)
+    except ValueError as error:
+        raise _Refusal("bad_value", f"text {text[:40]!r} is not a number") from error

@@ -1,0 +1,81 @@
+"""Third step: numbers as sent to canonical units, and claimed times to UTC.
+
+Numbers that mean "no value" are looked for before conversion. A unit that is not known for the property is refused.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qingtu.clock import HOUR, SECOND
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+    from numpy.typing import NDArray
+
+    from processors.plan import Plan
+    from qingtu.contracts import Decoded
+
+
+def values(plan: Plan, entry: NDArray[np.int32], decoded: Decoded) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Convert numbers.
+
+    Args:
+        plan: look-up tables.
+        entry: int32 (m,), none UNKNOWN.
+        decoded: m readings.
+
+    Returns:
+        value float64 (m,), NaN when missing, and refused bool (m,): the unit is not known for the property.
+    """
+    sent = decoded.value
+    value = sent * plan.entry_scale[entry] + plan.entry_offset[entry]
+    refused = np.zeros(len(sent), np.bool_)
+    if len(decoded.units) > 1:
+        other = np.flatnonzero(decoded.unit)
+        pairs = entry[other].astype(np.int64) * len(decoded.units) + decoded.unit[other]
+        distinct, which = np.unique(pairs, return_inverse=True)
+        for k, pair in enumerate(distinct.tolist()):
+            rows = other[which == k]
+            to = plan.unit(pair // len(decoded.units), decoded.units[pair % len(decoded.units)])
+            if to is None:
+                refused[rows] = True
+            else:
+                value[rows] = sent[rows] * to.scale + to.offset
+    which_set = plan.entry_sentinels[entry]
+    for k, numbers in enumerate(plan.sentinel_sets):
+        if len(numbers):
+            missing = np.zeros(len(sent), np.bool_)
+            for number in numbers:
+                missing |= sent == number
+            if missing.any():
+                value[missing & (which_set == k)] = np.nan
+    # A scale can carry a huge number over the edge of 64 bits; infinite is not a value.
+    refused |= np.isinf(value)
+    return value, refused
+
+
+def to_utc(local_us: NDArray[np.int64], zone: ZoneInfo) -> NDArray[np.int64]:
+    """Turn local times, written as if they were UTC, into UTC; the earlier one where a time occurs twice.
+
+    Args:
+        local_us: int64 (k,), µs.
+        zone: the zone they were read in.
+    """
+    hours, which = np.unique(local_us // HOUR, return_inverse=True)
+    offsets = [_offset_us(hour, zone) for hour in hours.tolist()]
+    out: NDArray[np.int64] = local_us - np.array(offsets, np.int64)[which]
+    return out
+
+
+def _offset_us(hour: int, zone: ZoneInfo) -> int:
+    try:
+        moment = datetime.fromtimestamp(hour * 3600, tz=UTC).replace(tzinfo=zone)
+    except (OverflowError, ValueError, OSError):
+        return 0  # far outside of any calendar: refused as clock_wrong right after
+    offset = moment.utcoffset()
+    return 0 if offset is None else int(offset.total_seconds()) * SECOND

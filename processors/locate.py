@@ -1,0 +1,42 @@
+"""Second step: which device of the catalogue a message came from, and which series its fields are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from processors.plan import UNKNOWN, Plan
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from processors.messages import Messages
+    from qingtu.contracts import Decoded
+
+
+def devices(plan: Plan, messages: Messages) -> NDArray[np.int32]:
+    """Return the device number of each message, shape (n,); UNKNOWN where the catalogue has no such device."""
+    networks, network_names = messages.network
+    senders, sender_names = messages.device
+    pairs, inverse = np.unique(networks.astype(np.int64) * len(sender_names) + senders, return_inverse=True)
+    numbers = [
+        plan.device.get((network_names[pair // len(sender_names)], sender_names[pair % len(sender_names)]), UNKNOWN)
+        for pair in pairs.tolist()
+    ]
+    out: NDArray[np.int32] = np.array(numbers, np.int32)[inverse]
+    return out
+
+
+def entries(plan: Plan, device: NDArray[np.int32], decoded: Decoded) -> NDArray[np.int32]:
+    """Return the catalogue entry of each reading, shape (m,); UNKNOWN where the device has no such field.
+
+    Args:
+        plan: look-up tables.
+        device: int32 (m,), device number of each reading, none UNKNOWN.
+        decoded: the readings.
+    """
+    columns = plan.known_names(decoded.names)
+    slot = plan.slot[plan.device_layout[device], columns[decoded.name]]
+    out: NDArray[np.int32] = np.where(slot == UNKNOWN, UNKNOWN, plan.device_base[device] + slot).astype(np.int32)
+    return out

@@ -1,0 +1,140 @@
+"""The columns that the ordered pass works on: messages of a raw frame, and the readings made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qingtu.records import codes_of, times_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+
+@dataclass(slots=True)
+class Messages:
+    """A run of n messages of one raw frame. Names are given as codes into the frame's own lists.
+
+    Attributes:
+        row: int64 (n,), row of the raw frame.
+        received_us: int64 (n,).
+        network, device, route, refused: (int32 (n,), names).
+        payload: n byte strings.
+        digest: n byte strings or None, in place of a payload that is not whole.
+        flags: uint8 (n,).
+        packet_id: int32 (n,).
+        connection: int64 (n,).
+        redriven: bool (n,).
+        redrive_of: Arrow int64 (n,), null where not re-driven.
+        shift_us: int64 (n,).
+    """
+
+    row: NDArray[np.int64]
+    received_us: NDArray[np.int64]
+    network: tuple[NDArray[np.int32], list[str]]
+    device: tuple[NDArray[np.int32], list[str]]
+    route: tuple[NDArray[np.int32], list[str]]
+    refused: tuple[NDArray[np.int32], list[str]]
+    payload: list[bytes]
+    digest: list[bytes | None]
+    flags: NDArray[np.uint8]
+    packet_id: NDArray[np.int32]
+    connection: NDArray[np.int64]
+    redriven: NDArray[np.bool_]
+    redrive_of: pa.Array
+    shift_us: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: pa.RecordBatch, start: int, stop: int) -> Messages:
+        """Take rows ``start`` to ``stop`` (exclusive) of a raw frame."""
+        part = rows.slice(start, stop - start)
+
+        def plain(name: str) -> NDArray[Any]:
+            return np.asarray(part.column(name))
+
+        return cls(
+            row=np.arange(start, stop),
+            received_us=times_of(part.column("received_at")),
+            network=codes_of(part.column("network")),
+            device=codes_of(part.column("device")),
+            route=codes_of(part.column("route")),
+            refused=codes_of(part.column("refused")),
+            payload=part.column("payload").to_pylist(),
+            digest=part.column("digest").to_pylist(),
+            flags=plain("flags"),
+            packet_id=plain("packet_id"),
+            connection=plain("connection"),
+            redrive_of=part.column("redrive_of"),
+            redriven=part.column("redrive_of").is_valid().to_numpy(zero_copy_only=False),
+            shift_us=plain("shift_us"),
+        )
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def names(self, column: tuple[NDArray[np.int32], list[str]], i: int) -> str:
+        """Return the name in a name column of message ``i``."""
+        name: str = column[1][int(column[0][i])]
+        return name
+
+
+@dataclass(slots=True)
+class Refusals:
+    """What was refused of n messages, by message; each becomes one row of ``rejected``.
+
+    Attributes:
+        notes: message index → list of (stage, reason, detail).
+        count: int64 (n,), readings refused.
+        undecoded: int64 (n,), of these, the ones that the decoder refused, so that they are not among its readings.
+    """
+
+    count: NDArray[np.int64]
+    undecoded: NDArray[np.int64]
+    notes: dict[int, list[tuple[str, str, str]]] = field(default_factory=dict)
+
+    def add(self, message: int, stage: str, reason: str, detail: str, readings: int) -> None:
+        """Note that ``readings`` of a message (0: it could not be read at all) were refused."""
+        self.notes.setdefault(message, []).append((stage, reason, detail))
+        self.count[message] += readings
+
+    def add_many(self, message: NDArray[np.integer[Any]], stage: str, reason: str, details: list[str]) -> None:
+        """Note one refused reading each."""
+        for i, detail in zip(message.tolist(), details, strict=True):
+            self.add(i, stage, reason, detail, 1)
+
+
+@dataclass(slots=True)
+class Readings:
+    """Readings as they come out of conversion, in the order of messages.
+
+    Attributes:
+        message: int64 (m,), index into the messages.
+        series: int32 (m,).
+        time_us: int64 (m,).
+        value: float64 (m,), canonical unit, NaN when missing.
+    """
+
+    message: NDArray[np.int64]
+    series: NDArray[np.int32]
+    time_us: NDArray[np.int64]
+    value: NDArray[np.float64]
+
+    def keep(self, mask: NDArray[np.bool_]) -> Readings:
+        """Return the readings under the mask."""
+        return Readings(self.message[mask], self.series[mask], self.time_us[mask], self.value[mask])
+
+    @classmethod
+    def join(cls, blocks: list[Readings]) -> Readings:
+        """Put blocks behind each other; each message is in one block only."""
+        if len(blocks) == 1:
+            return blocks[0]
+        joined = cls(*(np.concatenate([getattr(b, column) for b in blocks]) for column in cls.__slots__))
+        return joined.ordered()
+
+    def ordered(self) -> Readings:
+        """Return the readings in the order of messages."""
+        order = np.argsort(self.message, kind="stable")
+        return Readings(self.message[order], self.series[order], self.time_us[order], self.value[order])

@@ -1,0 +1,177 @@
+"""What the pass says about one raw frame, collected and written as at most one frame per output stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from qingtu import records
+from qingtu.records import ALERTS, PROCESSED, REJECTED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from processors.plan import Plan
+    from qingtu.contracts import Transition
+
+
+@dataclass(slots=True)
+class Output:
+    """Everything that one raw frame causes.
+
+    Attributes:
+        readings: column arrays of blocks of readings, with ``series`` numbers of the plan under which they came.
+        events: (station, kind, level, time_us, attributes, revision, known_us).
+        manifest: column arrays of blocks of manifest rows.
+        transitions: of alerts, in order.
+        rejected: (row, stage, reason, detail, readings refused).
+    """
+
+    readings: list[tuple[Plan, dict[str, NDArray[Any]]]] = field(default_factory=list)
+    events: list[tuple[str, str, int, int, dict[str, Any], int, int]] = field(default_factory=list)
+    manifest: list[dict[str, Any]] = field(default_factory=list)
+    transitions: list[Transition] = field(default_factory=list)
+    rejected: list[tuple[int, str, str, str, int]] = field(default_factory=list)
+
+    def frames(self, header: Mapping[str, Any], rows: pa.RecordBatch, offset: int) -> dict[str, bytes]:
+        """Encode.
+
+        Args:
+            header: origin, clock, catalogue and tick; goes into every frame.
+            rows: the raw rows.
+            offset: of the raw frame.
+        """
+        sections = {
+            "readings": _readings(self.readings),
+            "events": _events(self.events),
+            "manifest": _manifest(self.manifest),
+        }
+        present = {name: batch for name, batch in sections.items() if batch is not None}
+        out = {PROCESSED: records.encode({**header, "stream": PROCESSED}, present)}
+        if self.transitions:
+            out[ALERTS] = records.encode({**header, "stream": ALERTS}, {"alerts": _alerts(self.transitions)})
+        if self.rejected:
+            batch = _rejected(self.rejected, rows, offset)
+            out[REJECTED] = records.encode({**header, "stream": REJECTED}, {"rejected": batch})
+        return out
+
+
+def _readings(blocks: list[tuple[Plan, dict[str, NDArray[Any]]]]) -> pa.RecordBatch | None:
+    batches = [_reading_block(plan, columns) for plan, columns in blocks if len(columns["series"])]
+    if len(batches) < 2:
+        return batches[0] if batches else None
+    table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
+    return table.to_batches()[0]
+
+
+def _reading_block(plan: Plan, columns: dict[str, NDArray[Any]]) -> pa.RecordBatch:
+    series = columns["series"]
+    station = plan.series_station[series]
+    # Only the stations that occur: a reader looks up each name of the dictionary.
+    used = np.zeros(len(plan.station_names), np.bool_)
+    used[station] = True
+    place = np.cumsum(used, dtype=np.int32) - np.int32(1)
+    return records.batch(
+        records.READINGS,
+        {
+            "station": _dictionary(place[station], plan.stations.filter(pa.array(used))),
+            "property": _dictionary(plan.series_property[series], plan.properties),
+            "channel": _dictionary(plan.series_channel[series], plan.channels),
+            "time": records.times(columns["time"]),
+            "value": columns["value"],
+            "flag": columns["flag"],
+            "tests": columns["tests"],
+            "revision": columns["revision"],
+            "known_at": records.times(columns["known"]),
+            "cause": columns["cause"],
+            "late": columns["late"],
+        },
+    )
+
+
+def _dictionary(codes: NDArray[np.int32], values: pa.Array) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(codes), values, safe=False)
+
+
+def _listed(values: list[str]) -> pa.DictionaryArray:
+    """Build a name column from a list of names with repetitions."""
+    return pa.array(values, pa.string()).dictionary_encode()
+
+
+def _events(rows: list[tuple[str, str, int, int, dict[str, Any], int, int]]) -> pa.RecordBatch | None:
+    if not rows:
+        return None
+    station, kind, level, time, attributes, revision, known = (list(column) for column in zip(*rows, strict=True))
+    return records.batch(
+        records.EVENTS,
+        {
+            "station": _listed(station),
+            "kind": _listed(kind),
+            "level": np.array(level, np.uint8),
+            "time": records.times(np.array(time, np.int64)),
+            "attributes": [orjson.dumps(a, option=orjson.OPT_SORT_KEYS).decode() for a in attributes],
+            "revision": np.array(revision, np.int64),
+            "known_at": records.times(np.array(known, np.int64)),
+        },
+    )
+
+
+def _manifest(blocks: list[dict[str, Any]]) -> pa.RecordBatch | None:
+    batches = [
+        records.batch(
+            records.MANIFEST,
+            {**block, "network": records.names(*block["network"]), "received_at": records.times(block["received_at"])},
+        )
+        for block in blocks
+    ]
+    if len(batches) < 2:
+        return batches[0] if batches else None
+    return pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches()[0]
+
+
+def _alerts(rows: list[Transition]) -> pa.RecordBatch:
+    columns = dict(zip(rows[0]._fields, (list(c) for c in zip(*rows, strict=True)), strict=True))
+    return records.batch(
+        records.ALERT_ROWS,
+        {
+            "alert": columns["alert"],
+            "rule": _listed(columns["rule"]),
+            "station": _listed(columns["station"]),
+            "property": _listed(columns["property"]),
+            "channel": _listed(columns["channel"]),
+            "level": np.array(columns["level"], np.uint8),
+            "state": _listed(columns["state"]),
+            "time": records.times(np.array(columns["time_us"], np.int64)),
+            "opened_at": records.times(np.array(columns["opened_us"], np.int64)),
+            "value": np.array(columns["value"], np.float64),
+            "limit": np.array(columns["limit"], np.float64),
+            "revision": np.array(columns["revision"], np.int64),
+            "known_at": records.times(np.array(columns["known_us"], np.int64)),
+            "evidence": [orjson.dumps(e, option=orjson.OPT_SORT_KEYS).decode() for e in columns["evidence"]],
+            "who": columns["who"],
+            "note": columns["note"],
+        },
+    )
+
+
+def _rejected(rejected: list[tuple[int, str, str, str, int]], rows: pa.RecordBatch, offset: int) -> pa.RecordBatch:
+    row, stage, reason, detail, refused = (list(column) for column in zip(*rejected, strict=True))
+    at = np.array(row, np.int64)
+    raw = rows.take(pa.array(at))
+    return records.batch(
+        records.REJECTED_ROWS,
+        {
+            "position": (offset << 16) | at,
+            "stage": _listed(stage),
+            "reason": _listed(reason),
+            "detail": [d[:2000] for d in detail],
+            "refused": np.array(refused, np.int32),
+            **{name: raw.column(name) for name in raw.schema.names},
+        },
+    )

@@ -1,0 +1,351 @@
+"""One pass over a run of messages: decode, locate, convert, deduplicate, quality, station alerts, on arrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ingest.decoders import DECODERS
+from processors import convert, deduplicate, locate
+from processors.alerts.batch import Batch
+from processors.decode import decode
+from processors.messages import Messages, Readings, Refusals
+from processors.plan import UNKNOWN, Plan
+from qingtu.clock import DAY, SECOND
+from qingtu.contracts import NO_TIME, Decoded
+from qingtu.records import Cause, MessageFlag, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from processors.output import Output
+    from processors.quality.run import Quality
+    from qingtu.contracts import RuleKind
+
+_IGNORED_REASON: Final = "sys_topic"
+_FAR: Final = 1 << 61
+"""A time of receipt after all times: makes a reading late."""
+
+
+class Pass:
+    """What a pass over messages needs, and the memory it keeps.
+
+    Attributes:
+        clock_wrong: bool (devices,), whose last message claimed an impossible time.
+    """
+
+    def __init__(self, plan: Plan, quality: Quality, kinds: Mapping[str, RuleKind], limits: Mapping[str, Any]) -> None:
+        """Make one.
+
+        Args:
+            plan: look-up tables.
+            quality: checks with their memory.
+            kinds: rule kinds with theirs.
+            limits: ``ahead_limit_s``, ``backfill_limit_d``, ``dedup_horizon_h``, ``dedup_max`` and ``routes``.
+        """
+        self.quality = quality
+        self.kinds = kinds
+        self.segments = deduplicate.Segments(0, 0)
+        self.in_flight = deduplicate.InFlight()
+        self.configure(plan, limits)
+        self.clock_wrong = np.zeros(len(plan.device_names), np.bool_)
+
+    def configure(self, plan: Plan, limits: Mapping[str, Any]) -> None:
+        """Take up another catalogue or other limits; the caller carries the memory over."""
+        self.plan = plan
+        self._routes: Mapping[str, str] = limits["routes"]
+        self._ahead_us = limits["ahead_limit_s"] * SECOND
+        self._backfill_us = limits["backfill_limit_d"] * DAY
+        self.segments.horizon_us = limits["dedup_horizon_h"] * 3600 * SECOND
+        self.segments.maximum = limits["dedup_max"]
+
+    def run(
+        self, messages: Messages, offset: int, guilty: NDArray[np.bool_] | None, driven_us: int, output: Output
+    ) -> None:
+        """Take a run of messages and add everything it causes to ``output``.
+
+        Args:
+            messages: n of them.
+            offset: of the raw frame.
+            guilty: bool (n,), rows that crash this stage; rejected without a look. None: none.
+            driven_us: when re-driven rows were driven again.
+            output: is added to.
+        """
+        n = len(messages)
+        refusals = Refusals(np.zeros(n, np.int64), np.zeros(n, np.int64))
+        outcome = np.full(n, Outcome.STORED, np.uint8)
+        active = self._gateway_refusals(messages, refusals, outcome)
+        if guilty is not None:
+            active &= ~guilty
+            for i in np.flatnonzero(guilty).tolist():
+                refusals.add(i, "process", "internal_error", "this message makes the pass fail", 0)
+        own = np.zeros(n, np.bool_)
+        decoded_count = np.zeros(n, np.int64)
+        device = locate.devices(self.plan, messages)
+        blocks, events = [], []
+        for rows, decoded in decode(messages, active, self._routes, DECODERS, refusals):
+            own[rows] = decoded.own_identity
+            np.add.at(decoded_count, rows[decoded.row], 1)
+            for row, kind, level, time, attributes in decoded.events:
+                decoded_count[rows[row]] += 1
+                events.append((int(rows[row]), kind, level, time, attributes))
+            blocks.append(self._block(messages, device, rows, decoded, refusals))
+        events = self._locate_events(messages, device, events, refusals)
+        self._unknown_devices(messages, device, active, decoded_count, refusals)
+        duplicate = self._duplicates(messages, own)
+        outcome[list(refusals.notes)] = Outcome.QUARANTINED
+        outcome[duplicate] = Outcome.DUPLICATE
+        self._mark_clocks(messages, device, duplicate, refusals, offset, output)
+        known = np.where(messages.redriven, driven_us, messages.received_us)
+        if blocks:
+            readings = Readings.join(blocks)
+            self._judge(messages, readings.keep(~duplicate[readings.message]), offset, known, output)
+        self._heard(messages, device, offset, output)
+        self._report(messages, outcome, decoded_count, refusals, output)
+        for i, kind, level, time, attributes in events:
+            if not duplicate[i]:
+                station = self.plan.station_names[self.plan.device_station[device[i]]]
+                at = int(messages.received_us[i]) if time == NO_TIME else time
+                revision = offset << 16 | int(messages.row[i])
+                output.events.append((station, kind, level, at, attributes, revision, int(known[i])))
+
+    @staticmethod
+    def _gateway_refusals(messages: Messages, refusals: Refusals, outcome: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        codes, names = messages.refused
+        taken: NDArray[np.bool_] = np.array([name == "" for name in names], np.bool_)[codes]
+        for i in np.flatnonzero(~taken).tolist():
+            reason = names[codes[i]]
+            if reason == _IGNORED_REASON:
+                outcome[i] = Outcome.IGNORED
+            else:
+                refusals.add(i, "gateway", reason, f"{len(messages.payload[i])} bytes kept", 0)
+        return taken
+
+    def _block(
+        self,
+        messages: Messages,
+        device: NDArray[np.int32],
+        rows: NDArray[np.int64],
+        decoded: Decoded,
+        refusals: Refusals,
+    ) -> Readings:
+        """Locate and convert what one decoder made; refuse what cannot be."""
+        message = rows[decoded.row]
+        sender = device[message]
+        decoded, message, sender = _subset(decoded, sender != UNKNOWN, message, sender)
+        entry = locate.entries(self.plan, sender, decoded)
+        missing = entry == UNKNOWN
+        if missing.any():
+            names = [f"{decoded.names[c][:80]!r} is not a field of this device" for c in decoded.name[missing].tolist()]
+            refusals.add_many(message[missing], "locate", "unknown_property", names)
+            decoded, message, sender, entry = _subset(decoded, ~missing, message, sender, entry)
+        value, refused = convert.values(self.plan, entry, decoded)
+        if refused.any():
+            self._refuse_units(decoded, message, refused, refusals)
+        time, wrong = self._times(messages, message, sender, decoded, refusals)
+        good = ~(refused | wrong)
+        return Readings(message, self.plan.entry_series[entry], time, value).keep(good)
+
+    @staticmethod
+    def _refuse_units(
+        decoded: Decoded, message: NDArray[np.int64], refused: NDArray[np.bool_], refusals: Refusals
+    ) -> None:
+        for i in np.flatnonzero(refused).tolist():
+            name, unit = decoded.names[decoded.name[i]][:80], decoded.units[decoded.unit[i]]
+            if unit == "":
+                reason, detail = "not_finite", f"{name}: too large in its unit"
+            elif unit == "bool":
+                reason, detail = "bad_value", f"{name}: true or false where a number is expected"
+            else:
+                reason, detail = "unknown_unit", f"{name}: unit {unit[:40]!r} is not known for this property"
+            refusals.add(int(message[i]), "convert", reason, detail, 1)
+
+    def _times(
+        self,
+        messages: Messages,
+        message: NDArray[np.int64],
+        sender: NDArray[np.int32],
+        decoded: Decoded,
+        refusals: Refusals,
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return times in UTC, and which readings are refused for theirs."""
+        received = messages.received_us[message]
+        none = decoded.time_us == NO_TIME
+        time = np.where(none, received, decoded.time_us + messages.shift_us[message])
+        if decoded.local.any():
+            for zone in np.unique(self.plan.device_zone[sender[decoded.local]]).tolist():
+                mine = decoded.local & (self.plan.device_zone[sender] == zone)
+                time[mine] = convert.to_utc(time[mine], self.plan.zones[zone])
+        wrong = (time - received > self._ahead_us) | (received - time > self._backfill_us)
+        for i in np.flatnonzero(wrong).tolist():
+            ahead = (int(time[i]) - int(received[i])) / SECOND
+            refusals.add(int(message[i]), "convert", "clock_wrong", f"claims a time {ahead:+.0f} s from receipt", 1)
+        old = none & ((messages.flags[message] & MessageFlag.RETAIN) > 0)
+        for i in np.flatnonzero(old).tolist():
+            refusals.add(int(message[i]), "convert", "retained_no_time", "kept by the broker, age unknown", 1)
+        return time, wrong | old
+
+    def _locate_events(
+        self,
+        messages: Messages,
+        device: NDArray[np.int32],
+        events: list[tuple[int, str, int, int, dict[str, Any]]],
+        refusals: Refusals,
+    ) -> list[tuple[int, str, int, int, dict[str, Any]]]:
+        kept = []
+        for event in events:
+            i, time, received = event[0], event[3], int(messages.received_us[event[0]])
+            if device[i] == UNKNOWN:
+                continue  # the whole message is refused
+            if time != NO_TIME and not -self._backfill_us <= time - received <= self._ahead_us:
+                refusals.add(i, "convert", "clock_wrong", f"event {event[1]}: impossible time", 1)
+            else:
+                kept.append(event)
+        return kept
+
+    @staticmethod
+    def _unknown_devices(
+        messages: Messages,
+        device: NDArray[np.int32],
+        active: NDArray[np.bool_],
+        decoded_count: NDArray[np.int64],
+        refusals: Refusals,
+    ) -> None:
+        for i in np.flatnonzero(active & (device == UNKNOWN)).tolist():
+            name = f"{messages.names(messages.network, i)}/{messages.names(messages.device, i)}"
+            refusals.add(
+                i, "locate", "unknown_device", f"no device {name[:160]!r} in the catalogue", int(decoded_count[i])
+            )
+
+    def _duplicates(self, messages: Messages, own: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Say which messages came before, and remember the others."""
+        networks, network_names = messages.network
+        devices, device_names = messages.device
+        pairs = networks.astype(np.int64) * len(device_names) + devices
+        distinct, which = np.unique(pairs, return_inverse=True)
+        n = len(device_names)
+        senders = [deduplicate.sender(network_names[p // n], device_names[p % n]) for p in distinct.tolist()]
+        whole = [p if d is None else d for p, d in zip(messages.payload, messages.digest, strict=True)]
+        hashes = deduplicate.fingerprints([senders[w] for w in which.tolist()], whole)
+        qos = (messages.flags & MessageFlag.QOS) > 0
+        dup = (messages.flags & MessageFlag.DUP) > 0
+        first_time = ~messages.redriven
+        timeless = np.flatnonzero(first_time & ~own)
+        duplicate = self.in_flight.decide(
+            timeless, qos & first_time, dup, messages.packet_id, messages.connection, hashes
+        )
+        identified = np.flatnonzero(first_time & own)
+        mine = hashes[identified]
+        seen = self.segments.seen(mine) | ~deduplicate.first_of_each(mine)
+        duplicate[identified] = seen
+        self.segments.add(mine[~seen], messages.received_us[identified][~seen])
+        return duplicate
+
+    def _mark_clocks(
+        self,
+        messages: Messages,
+        device: NDArray[np.int32],
+        duplicate: NDArray[np.bool_],
+        refusals: Refusals,
+        offset: int,
+        output: Output,
+    ) -> None:
+        """Keep which devices claim impossible times; a change is an event."""
+        wrong = {i for i, notes in refusals.notes.items() if any(note[1] == "clock_wrong" for note in notes)}
+        known = device != UNKNOWN
+        marked = known & self.clock_wrong[device]
+        for i in sorted(wrong | set(np.flatnonzero(marked).tolist())):
+            number = int(device[i])
+            bad = i in wrong
+            if duplicate[i] or messages.redriven[i] or number == UNKNOWN or bad == self.clock_wrong[number]:
+                continue
+            self.clock_wrong[number] = bad
+            revision, at = offset << 16 | int(messages.row[i]), int(messages.received_us[i])
+            attributes = {"device": self.plan.device_names[number]}
+            kind = "clock_wrong" if bad else "clock_right"
+            station = self.plan.station_names[self.plan.device_station[number]]
+            output.events.append((station, kind, 0, at, attributes, revision, at))
+
+    def _judge(
+        self, messages: Messages, readings: Readings, offset: int, known: NDArray[np.int64], output: Output
+    ) -> None:
+        """Quality and station alerts of the readings that are stored."""
+        order = np.argsort(readings.series, kind="stable")
+        message, series = readings.message[order], readings.series[order]
+        time, value = readings.time_us[order], readings.value[order]
+        revision = (offset << 16) | messages.row[message]
+        # What is driven again is late whatever its time: it moves no memory and raises nothing.
+        received = np.where(messages.redriven[message], _FAR, messages.received_us[message])
+        judged = self.quality.judge(series, time, value, received)
+        batch = Batch(series, time, value, messages.received_us[message], revision, judged)
+        redriven = messages.redriven[message]
+        cause = np.where(redriven, np.uint8(Cause.REDRIVE), np.uint8(Cause.READING))
+        by = judged.again_by
+        output.readings.append(
+            (
+                self.plan,
+                {
+                    "series": np.concatenate([series, series[by]]),
+                    "time": np.concatenate([time, judged.again_time_us]),
+                    "value": np.concatenate([value, judged.again_value]),
+                    "flag": np.concatenate([judged.flag, judged.again_flag]),
+                    "tests": np.concatenate([judged.tests, judged.again_tests]).astype(np.uint32),
+                    "revision": np.concatenate([revision, revision[by]]),
+                    "known": np.concatenate([known[message], known[message[by]]]),
+                    "cause": np.concatenate([cause, np.full(len(by), Cause.QUALITY_DECIDED, np.uint8)]),
+                    "late": np.concatenate([judged.late, np.zeros(len(by), np.bool_)]),
+                },
+            )
+        )
+        for kind in self.kinds.values():
+            output.transitions.extend(kind.on_readings(batch))
+
+    def _heard(self, messages: Messages, device: NDArray[np.int32], offset: int, output: Output) -> None:
+        rows = np.flatnonzero((device != UNKNOWN) & ~messages.redriven)
+        if not len(rows):
+            return
+        station = self.plan.device_station[device[rows]]
+        revision = (offset << 16) | messages.row[rows]
+        for kind in self.kinds.values():
+            output.transitions.extend(kind.on_heard(station, messages.received_us[rows], revision))
+
+    @staticmethod
+    def _report(
+        messages: Messages,
+        outcome: NDArray[np.uint8],
+        decoded_count: NDArray[np.int64],
+        refusals: Refusals,
+        output: Output,
+    ) -> None:
+        """Write the manifest and the rejected rows. A duplicate is not rejected again."""
+        decoded = decoded_count + refusals.undecoded
+        output.manifest.append(
+            {
+                "row": messages.row.astype(np.uint16),
+                "network": messages.network,
+                "received_at": messages.received_us,
+                "outcome": outcome,
+                "decoded": decoded.astype(np.int32),
+                "refused": refusals.count.astype(np.int32),
+                "redrive_of": messages.redrive_of,
+            }
+        )
+        for i, notes in sorted(refusals.notes.items()):
+            if outcome[i] != Outcome.DUPLICATE:
+                stage, reason, _ = notes[0]
+                detail = "; ".join(note[2] for note in notes)
+                output.rejected.append((int(messages.row[i]), stage, reason, detail, int(refusals.count[i])))
+
+
+def _subset(decoded: Decoded, mask: NDArray[np.bool_], *columns: NDArray[Any]) -> tuple[Any, ...]:
+    """Return the decoded readings, and further columns, under the mask."""
+    if mask.all():
+        return (decoded, *columns)
+    out = Decoded(
+        decoded.names, decoded.units, decoded.row[mask], decoded.name[mask], decoded.unit[mask],
+        decoded.value[mask], decoded.time_us[mask], decoded.local[mask], decoded.own_identity,
+    )  # fmt: skip
+    return (out, *(column[mask] for column in columns))

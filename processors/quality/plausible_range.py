@@ -1,0 +1,46 @@
+"""Plausible range: outside what the observed property can be in nature, by the dictionary of properties.
+
+The dictionary's ranges are engineering values, unconfirmed, so this only makes a reading suspect.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qingtu.properties import load_properties
+from qingtu.records import Flag
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from qingtu.catalogue import Series
+    from qingtu.contracts import CheckInput
+
+
+class PlausibleRange:
+    """3 outside the dictionary's plausible range, else 1; bounds are inclusive; 9 without value."""
+
+    key = "plausible_range"
+    bit = 1
+    memory = None
+
+    def prepare(self, series: Sequence[Series]) -> NDArray[np.float64]:
+        """Return (2, series): smallest and largest plausible value in the canonical unit."""
+        dictionary = load_properties()
+        rows = [dictionary[s.property].plausible for s in series]
+        return np.ascontiguousarray(np.array(rows, np.float64).reshape(-1, 2).T)
+
+    def __call__(
+        self, data: CheckInput, limits: NDArray[np.float64], memory: NDArray[Any] | None
+    ) -> tuple[NDArray[np.uint8], None]:
+        """Check; see :class:`qingtu.contracts.Check`."""
+        del memory
+        low, high = limits[0][data.series], limits[1][data.series]
+        flags = np.full(len(data.value), Flag.PASS, np.uint8)
+        flags[(data.value < low) | (data.value > high)] = Flag.SUSPECT
+        flags[np.isnan(data.value)] = Flag.MISSING
+        return flags, None

@@ -1,0 +1,83 @@
+"""The error tree: few, typed, and each message says how to mend it.
+
+::
+
+    QingtuError                 everything that Qingtu raises on purpose
+    ├── ConfigError             a setting or the catalogue is wrong; retrying cannot help; carries Problems
+    ├── StartError              the environment refuses (port, folder, lock, broker program); one line, way out
+    ├── RetryLater              a bus, store or broker refuses now; retrying can help; carries retry_after_s
+    ├── FrameError              bytes on the bus are not a frame of a version we read
+    ├── VersionError            what is on disk was written by a newer program
+    └── NotFound                what was asked for does not exist
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class QingtuError(Exception):
+    """Base of everything that Qingtu raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in a settings or catalogue file.
+
+    Attributes:
+        file: path as the user gave it, or ``environment`` for ``QINGTU_*`` variables.
+        line: 1-based line in the file; 0 when the file has no such line.
+        key: dotted path of the key, such as ``stations[3].position``.
+        value: what was found, as text, cut to 80 characters.
+        message: what is wrong and what is allowed.
+    """
+
+    file: str
+    line: int
+    key: str
+    value: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.key} = {self.value}: {self.message}"
+
+
+class ConfigError(QingtuError):
+    """Settings or catalogue are wrong. ``problems`` holds all of them, not only the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+
+class StartError(QingtuError):
+    """The environment refuses the start; the message is one line with the way out."""
+
+
+class RetryLater(QingtuError):  # noqa: N818 - names what to do, as quixstreams' back-pressure does
+    """A bus, store or broker cannot take it now. Nothing was done; the same call may be repeated.
+
+    Attributes:
+        retry_after_s: seconds after which a retry makes sense.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class FrameError(QingtuError):
+    """Bytes on the bus are not a frame, or of a version that this program does not read."""
+
+
+class VersionError(QingtuError):
+    """What is on disk was written by a newer program; the message names both versions."""
+
+
+class NotFound(QingtuError):  # noqa: N818 - reads as the answer that it is
+    """What was asked for does not exist."""

@@ -1,0 +1,159 @@
+"""The loop around an operator: read, apply, emit, save; survives crashes and finds the row that causes one.
+
+No threads, no sleeping, no wall clock: the composition root calls ``step`` and decides when.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import structlog
+
+from qingtu.clock import SECOND
+from qingtu.contracts import StateDelta
+from qingtu.errors import QingtuError, RetryLater
+from qingtu.records import Frame, decode
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from qingtu.contracts import Bus, Operator
+
+_TRIES: Final = 3
+_SAVE_FRAMES: Final = 2000
+
+
+class StageLoop:
+    """Drives one operator over one partition. See :class:`qingtu.contracts.Stage`.
+
+    Args:
+        bus: where frames come from and go to.
+        operator: the inside.
+        partition: of the input stream and of all output.
+        state_every_s: state is saved when so much time has passed in the input, or after many frames.
+        batch: frames per step at most.
+    """
+
+    def __init__(
+        self, bus: Bus, operator: Operator, partition: int = 0, *, state_every_s: int = 5, batch: int = 16
+    ) -> None:
+        self.name = f"{operator.group}-{partition}"
+        self._bus = bus
+        self._operator = operator
+        self._partition = partition
+        self._every_us = state_every_s * SECOND
+        self._batch = batch
+        self._unsent: dict[str, list[bytes]] = {}
+        self._guilty: dict[int, NDArray[np.bool_]] = {}
+        self._log = structlog.get_logger(self.name)
+        saved = bus.load_state(operator.group, partition)
+        self.next_offset = saved.next_offset if saved else bus.start(operator.source, partition)
+        self._saved_offset = self.next_offset
+        self._saved_clock = 0
+        self.clock_us = 0
+        self.failures = 0
+        operator.restore(saved.parts if saved else None)
+
+    def step(self) -> bool:
+        """Apply some frames and emit what they give; see the contract."""
+        self._send()
+        found = self._bus.read(self._operator.source, self._partition, self.next_offset, self._batch)
+        blocked: RetryLater | None = None
+        for record in found:
+            frame = decode(record.data)
+            try:
+                outputs = self._apply(frame, record.offset)
+            except RetryLater as later:
+                blocked = later
+                break
+            for stream, data in outputs.items():
+                self._unsent.setdefault(stream, []).append(data)
+            self.next_offset = record.offset + 1
+            self.clock_us = max(self.clock_us, frame.clock_us)
+        self._send()
+        if found:
+            self._save_when_due()
+        if blocked is not None:
+            raise blocked
+        return bool(found)
+
+    def save(self) -> None:
+        """Save state with its offset; what was emitted before is durable already."""
+        self._send()
+        put, drop = self._operator.snapshot()
+        self._bus.save_state(self._operator.group, self._partition, StateDelta(self.next_offset, put, drop))
+        self._saved_offset, self._saved_clock = self.next_offset, self.clock_us
+        self._guilty = {offset: mask for offset, mask in self._guilty.items() if offset >= self.next_offset}
+
+    def _save_when_due(self) -> None:
+        if not self._saved_clock:
+            self._saved_clock = self.clock_us
+        due = self.clock_us - self._saved_clock >= self._every_us
+        if due or self.next_offset - self._saved_offset >= _SAVE_FRAMES:
+            self.save()
+
+    def _send(self) -> None:
+        for stream in list(self._unsent):
+            self._bus.append(stream, self._partition, self._unsent[stream]).result()
+            del self._unsent[stream]
+
+    def _apply(self, frame: Frame, offset: int) -> dict[str, bytes]:
+        try:
+            return self._operator.apply(frame, offset)
+        except RetryLater:
+            raise
+        except Exception:  # noqa: BLE001 - whatever a row makes fail, the row is found and rejected
+            self.failures += 1
+            self._log.exception("stage_failed", offset=offset, next="the frame is tried again")
+        return self._recover(frame, offset)
+
+    def _recover(self, frame: Frame, offset: int) -> dict[str, bytes]:
+        """Try again from saved state; after the third failure reject the rows that cause it."""
+        for _ in range(_TRIES - 1):
+            outputs = self._attempt(frame, offset, None)
+            if outputs is not None:
+                return outputs
+        rows = frame.sections["rows"].num_rows if "rows" in frame.sections else 0
+        guilty = self._search(frame, offset, np.arange(rows))
+        only = np.ones(rows, np.bool_)
+        only[guilty] = False
+        outputs = self._attempt(frame, offset, only)
+        if outputs is None:
+            raise QingtuError(f"{self.name} cannot get past frame {offset}, even without any of its rows")
+        self._guilty[offset] = only
+        self._log.error("rows_rejected", offset=offset, rows=guilty.tolist(), reason="internal_error")
+        return outputs
+
+    def _search(self, frame: Frame, offset: int, suspects: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows among ``suspects`` that make the operator fail."""
+        only = np.zeros(frame.sections["rows"].num_rows if "rows" in frame.sections else 0, np.bool_)
+        only[suspects] = True
+        if not len(suspects) or self._attempt(frame, offset, only) is not None:
+            return suspects[:0]
+        if len(suspects) == 1:
+            return suspects
+        half = len(suspects) // 2
+        return np.concatenate(
+            [self._search(frame, offset, suspects[:half]), self._search(frame, offset, suspects[half:])]
+        )
+
+    def _attempt(self, frame: Frame, offset: int, only: NDArray[np.bool_] | None) -> dict[str, bytes] | None:
+        """Restore, re-run up to the frame, apply it; None when it fails. Earlier output was sent already."""
+        saved = self._bus.load_state(self._operator.group, self._partition)
+        at = saved.next_offset if saved else self._bus.start(self._operator.source, self._partition)
+        self._operator.restore(saved.parts if saved else None)
+        while at < offset:
+            for record in self._bus.read(self._operator.source, self._partition, at, self._batch):
+                if record.offset >= offset:
+                    break
+                self._operator.apply(decode(record.data), record.offset, self._guilty.get(record.offset))
+                at = record.offset + 1
+        try:
+            return self._operator.apply(frame, offset, only)
+        except RetryLater:
+            raise
+        except Exception as error:  # noqa: BLE001 - see _apply
+            self.failures += 1
+            self._log.warning("stage_failed_again", offset=offset, error=repr(error))
+            return None

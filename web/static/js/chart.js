@@ -1,0 +1,217 @@
+// The 24 h chart: one accent line, limits dashed with their names, flagged readings hollow outside the line.
+import uPlot from "../vendor/uplot/uPlot.esm.js";
+import { frameOf, isFlagged, lineOf } from "./chartdata.js";
+import { h, setText } from "./dom.js";
+import { dayTime, flagWords, hhmm, isoDay, nameOf, number, ZONE } from "./format.js";
+import { t } from "./i18n.js";
+import { now, store } from "./store.js";
+import { palette } from "./theme.js";
+
+const HEIGHT = 190;
+const FONT = '11px "Noto Sans SC","Noto Sans CJK SC",system-ui,sans-serif';
+const WINDOW_S = 86400;
+
+/**
+ * Draw `series` into `box`. `intervalS`: the station's interval in seconds; `onPin(index)`: a point was clicked.
+ * Returns {update(series), destroy()}.
+ */
+export function drawChart(box, series, { intervalS, precision, onPin }) {
+  const state = { series, line: lineOf(series, intervalS), colours: palette(), precision };
+  const tip = h("div", { class: "chart-tip", hidden: true });
+  const width = () => Math.max(box.clientWidth, 200);
+  box.replaceChildren();
+  const plot = new uPlot(options(state, width(), tip, box), [state.line.x, state.line.y], box);
+  plot.over.append(tip);
+  plot.over.addEventListener("click", () => pin(state, plot, onPin));
+  plot.over.addEventListener("mouseleave", () => (tip.hidden = true));
+  const onKey = (event) => stepKey(event, state, plot, onPin);
+  box.addEventListener("keydown", onKey);
+  const watcher = new ResizeObserver(() => plot.setSize({ width: width(), height: HEIGHT }));
+  watcher.observe(box);
+  return {
+    update(next) {
+      state.series = next;
+      state.line = lineOf(next, intervalS);
+      plot.setData([state.line.x, state.line.y]);
+    },
+    destroy() {
+      watcher.disconnect();
+      box.removeEventListener("keydown", onKey);
+      plot.destroy();
+    },
+  };
+}
+
+function options(state, width, tip, box) {
+  const { colours } = state;
+  const axis = { stroke: colours.muted, font: FONT, ticks: { show: false } };
+  return {
+    width,
+    height: HEIGHT,
+    padding: [10, 8, 0, 0],
+    legend: { show: false },
+    tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1e3), ZONE),
+    cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
+    scales: {
+      x: { time: true, range: () => [now() / 1000 - WINDOW_S, now() / 1000] },
+      y: { range: () => frameOf(state.line.y, state.series.limits ?? []) },
+    },
+    axes: [
+      { ...axis, grid: { show: false }, space: 62, size: 26, values: (_, splits) => splits.map(hourName) },
+      { ...axis, grid: { stroke: colours.line, width: 1 }, space: 34, size: 46, values: (_, splits) => tickNames(splits) },
+    ],
+    series: [
+      {},
+      { stroke: colours.accent, width: 1.7, points: { show: false }, spanGaps: false },
+    ],
+    hooks: {
+      drawAxes: [(plot) => drawLimits(plot, state)],
+      draw: [(plot) => drawFlagged(plot, state)],
+      setCursor: [(plot) => showTip(plot, state, tip, box)],
+    },
+  };
+}
+
+function hourName(seconds) {
+  const clock = hhmm(seconds * 1000);
+  return clock === "00:00" ? isoDay(seconds * 1000).slice(5) : clock;
+}
+
+function tickNames(splits) {
+  const step = splits.length > 1 ? splits[1] - splits[0] : 1;
+  const digits = Math.min(4, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
+  return splits.map((value) => number(value, digits));
+}
+
+function levelColour(colours, level) {
+  return colours[`l${level}`] ?? colours.l3;
+}
+
+function drawLimits(plot, { series, colours }) {
+  const pen = plot.ctx;
+  const { left, top, width, height } = plot.bbox;
+  const ratio = devicePixelRatio;
+  for (const limit of series.limits ?? []) {
+    const y = plot.valToPos(limit.value, "y", true);
+    if (y < top || y > top + height) continue;
+    const tone = levelColour(colours, limit.level);
+    pen.save();
+    pen.fillStyle = tone;
+    pen.globalAlpha = 0.07;
+    pen.fillRect(left, top, width, y - top);
+    pen.globalAlpha = 1;
+    pen.strokeStyle = tone;
+    pen.lineWidth = 1.2 * ratio;
+    pen.setLineDash([4 * ratio, 3 * ratio]);
+    pen.beginPath();
+    pen.moveTo(left, y);
+    pen.lineTo(left + width, y);
+    pen.stroke();
+    pen.fillStyle = colours.ink;
+    pen.font = FONT.replace("11px", `${11 * ratio}px`);
+    pen.textAlign = "right";
+    pen.setLineDash([]);
+    pen.strokeStyle = colours.surface;
+    pen.lineWidth = 3 * ratio;
+    pen.strokeText(nameOf(limit, "name"), left + width - 4 * ratio, y - 5 * ratio);
+    pen.fillText(nameOf(limit, "name"), left + width - 4 * ratio, y - 5 * ratio);
+    pen.restore();
+  }
+}
+
+/** Hollow rings at their place; what lies beyond the frame stands at its edge with a small arrow. */
+function drawFlagged(plot, { series, colours }) {
+  const pen = plot.ctx;
+  const ratio = devicePixelRatio;
+  const { left, top, width, height } = plot.bbox;
+  let free = left;
+  pen.save();
+  pen.font = FONT.replace("11px", `${10.5 * ratio}px`);
+  pen.textAlign = "left";
+  series.times_ms.forEach((ms, index) => {
+    const flag = series.flags[index];
+    if (!isFlagged(flag) || !Number.isFinite(series.values[index])) return;
+    const x = plot.valToPos(ms / 1000, "x", true);
+    if (x < left || x > left + width) return;
+    const raw = plot.valToPos(series.values[index], "y", true);
+    const inset = 7 * ratio;
+    const y = Math.min(Math.max(raw, top + inset), top + height - inset);
+    pen.beginPath();
+    pen.arc(x, y, 4 * ratio, 0, 2 * Math.PI);
+    pen.fillStyle = colours.surface;
+    pen.fill();
+    pen.lineWidth = 1.7 * ratio;
+    pen.strokeStyle = flag === 4 ? colours.bad : colours.warn;
+    pen.stroke();
+    if (raw !== y) arrow(pen, x, y, raw < y ? -1 : 1, ratio);
+    const words = `${flag} ${flagWords(store.catalogue, flag, series.tests[index])}`;
+    const wide = pen.measureText(words).width + 14 * ratio;
+    const before = x + wide > left + width;
+    const start = before ? x - wide : x;
+    if (start < free) return;
+    const at = start + (before ? 4 : 9) * ratio;
+    pen.strokeStyle = colours.surface;
+    pen.lineWidth = 3 * ratio;
+    pen.strokeText(words, at, y + 4 * ratio);
+    pen.fillStyle = colours.muted;
+    pen.fillText(words, at, y + 4 * ratio);
+    free = Math.max(free, start + wide);
+  });
+  pen.restore();
+}
+
+function arrow(pen, x, y, way, ratio) {
+  pen.beginPath();
+  pen.moveTo(x - 2.4 * ratio, y + way * -0.6 * ratio);
+  pen.lineTo(x, y + way * 2 * ratio);
+  pen.lineTo(x + 2.4 * ratio, y + way * -0.6 * ratio);
+  pen.lineWidth = 1.2 * ratio;
+  pen.stroke();
+}
+
+function pointAt(plot, state) {
+  const at = plot.cursor.idx;
+  return at === null || at === undefined ? -1 : (state.line.source[at] ?? -1);
+}
+
+function pin(state, plot, onPin) {
+  const index = pointAt(plot, state);
+  if (index >= 0) onPin(index);
+}
+
+function stepKey(event, state, plot, onPin) {
+  if (event.key === "Enter") pin(state, plot, onPin);
+  if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
+  event.preventDefault();
+  event.stopPropagation();
+  const step = event.key === "ArrowLeft" ? -1 : 1;
+  const last = state.line.x.length - 1;
+  let at = plot.cursor.idx ?? last;
+  do at += step;
+  while (at > 0 && at < last && state.line.source[at] < 0);
+  at = Math.min(Math.max(at, 0), last);
+  plot.setCursor({ left: plot.valToPos(state.line.x[at], "x"), top: 20 });
+}
+
+function showTip(plot, state, tip, box) {
+  const index = plot.cursor.left >= 0 ? pointAt(plot, state) : -1;
+  tip.hidden = index < 0;
+  if (index < 0) return;
+  const { series } = state;
+  const flag = series.flags[index];
+  const value = `${number(series.values[index], state.precision)} ${series.unit_label ?? ""}`.trim();
+  const lines = [
+    dayTime(series.times_ms[index], now()),
+    value,
+    `${flag} ${flagWords(store.catalogue, flag, series.tests[index])}`,
+    series.known_ms?.[index] ? `${t("chart_received")} ${dayTime(series.known_ms[index], now())}` : null,
+    series.revisions?.[index] ? `${t("chart_revision")} ${series.revisions[index]}` : null,
+  ].filter(Boolean);
+  while (tip.childElementCount < lines.length) tip.append(h("span"));
+  while (tip.childElementCount > lines.length) tip.lastElementChild.remove();
+  lines.forEach((line, at) => setText(tip.children[at], line));
+  const right = plot.cursor.left > plot.over.clientWidth / 2;
+  tip.style.left = right ? "auto" : `${plot.cursor.left + 10}px`;
+  tip.style.right = right ? `${plot.over.clientWidth - plot.cursor.left + 10}px` : "auto";
+  box.setAttribute("aria-label", lines.join(", "));
+}
