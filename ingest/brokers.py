@@ -47,10 +47,14 @@ _NOTES: Final[dict[Kind, tuple[str, str]]] = {
         "embedded broker: mosquitto on 127.0.0.1 only; sessions and queued messages are kept in the data folder",
     ),
     "iotcore": (
-        ("内置代理: iotcore (未找到 mosquitto), 仅监听 127.0.0.1, 仅支持 MQTT 3.1.1; 没有访问控制, "
-        "代理重启后会话与排队消息全部丢失。正式运行请安装 mosquitto"),
-        ("embedded broker: iotcore (no mosquitto found) on 127.0.0.1 only, MQTT 3.1.1 only; no access control, and "
-        "sessions and queued messages do not survive a restart of the broker. Install mosquitto for real use"),
+        (
+            "内置代理: iotcore (未找到 mosquitto), 仅监听 127.0.0.1, 仅支持 MQTT 3.1.1; 没有访问控制, "
+            "代理重启后会话与排队消息全部丢失。正式运行请安装 mosquitto"
+        ),
+        (
+            "embedded broker: iotcore (no mosquitto found) on 127.0.0.1 only, MQTT 3.1.1 only; no access control, and "
+            "sessions and queued messages do not survive a restart of the broker. Install mosquitto for real use"
+        ),
     ),
     "external": ("外部代理", "broker of your own"),
 }
@@ -119,7 +123,7 @@ def start_broker(settings: MqttSettings, data: Path) -> Broker:
     adopted = _adopt(folder, settings)
     if adopted is not None:
         return adopted
-    if _listening(settings.port):
+    if not _free(settings.port):
         raise StartError(
             f"port {settings.port} on {HOST} is taken by another program: set mqtt.port (QINGTU_MQTT__PORT) to a "
             f"free one, or mqtt.host={HOST} if that is the broker to use / 端口 {settings.port} 已被占用: "
@@ -219,6 +223,16 @@ def _await_port(child: subprocess.Popen[bytes], kind: Kind, port: int, folder: P
         f"the embedded broker {kind} did not start on port {port} ({why}): see {folder}, or set mqtt.host to a "
         f"broker of your own / 内置代理 {kind} 未能启动, 详见 {folder}"
     )
+
+
+def _free(port: int) -> bool:
+    """Return whether nobody listens, giving a broker that was just killed a second to go."""
+    deadline = time.monotonic() + 1.0
+    while _listening(port):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _listening(port: int) -> bool:

@@ -11,36 +11,29 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
-from zlib import crc32
 
-from ingest.fastpath import KEPT_BYTES, Large
-from ingest.privacy import REDACTORS, Unparsable, keyed_digest, pseudonym
-from ingest.raw import RawBuilder, Row, Source
-from ingest.routes import CACHE_TOPICS, Match, RouteTable, filter_of
+from ingest.peeler import KEPT_BYTES, Large
+from ingest.privacy import REDACTORS, Unparsable, keyed_digest
+from ingest.routes import filter_of
+from ingest.segment import Flush, Segment
+from ingest.sources import Refused, Sources
 from qingtu.clock import SECOND
 from qingtu.records import MAX_ROWS, MessageFlag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from ingest.fastpath import Publish
+    from ingest.peeler import Publish
+    from ingest.raw import Row
+    from ingest.routes import RouteTable
+    from ingest.sources import Sender
     from qingtu.settings import MqttSettings
 
 
-class Refused(StrEnum):
-    """Why the gateway did not take a message; the raw column ``refused``."""
-
-    TOO_LARGE = "too_large"
-    EMPTY = "empty_payload"
-    NO_ROUTE = "no_route"
-    TOPIC_NOT_UTF8 = "topic_not_utf8"
-    SYS_TOPIC = "sys_topic"
-    UNPARSABLE_PRIVATE = "unparsable_private"
-
+__all__ = ["Flush", "GatewayCore", "Refused"]
 
 MARKER_IDLE_US: Final = 2 * SECOND
 """Without a marker: the backlog counts as drained when nothing came for so long."""
@@ -56,25 +49,6 @@ _FLAGS: Final = tuple(
     (h >> 1 & 3) | (MessageFlag.DUP.value if h & 8 else 0) | (MessageFlag.RETAIN.value if h & 1 else 0)
     for h in range(16)
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Flush:
-    """Messages on their way to the bus.
-
-    Attributes:
-        frames: by partition; append each to ``raw``. Empty when only a marker is to be acknowledged.
-        rows: messages in them.
-        size: their payload bytes.
-        acks: (connection, packet ids), in the order received.
-        marker: connection whose marker is among them, 0 for none.
-    """
-
-    frames: dict[int, bytes]
-    rows: int
-    size: int
-    acks: tuple[tuple[int, list[int]], ...]
-    marker: int = 0
 
 
 class GatewayCore:
@@ -116,8 +90,8 @@ class GatewayCore:
         self._flush_rows = min(limits.flush_rows, MAX_ROWS)
         self._marker_topic = f"qingtu/marker/{quote(limits.client_id, safe='')}".encode()
         self._sources = self._view(routes, catalogue, station_of)
-        self._open = _Segment(partitions, gateway)
-        self._sealed: deque[_Segment] = deque()
+        self._open = Segment(partitions, gateway)
+        self._sealed: deque[Segment] = deque()
         self._outstanding: Flush | None = None
         self._retry = False
         self._connection = 0
@@ -130,7 +104,7 @@ class GatewayCore:
         self.size = 0
         self.overfull = False
         self.taken = 0
-        self.refused: dict[str, int] = dict.fromkeys(Refused, 0)
+        self.refused: dict[str, int] = dict.fromkeys((r.value for r in Refused), 0)
 
     # ---------------------------------------------------------------------------------------- configuration
 
@@ -153,8 +127,8 @@ class GatewayCore:
         routes: RouteTable,
         catalogue: str | None,
         station_of: Callable[[str, str], str | None] | None,
-    ) -> _Sources:
-        return _Sources(routes, catalogue, station_of, self._partitions, self._key, self._marker_topic)
+    ) -> Sources:
+        return Sources(routes, catalogue, station_of, self._partitions, self._key, self._marker_topic)
 
     def subscriptions(self) -> list[tuple[str, int]]:
         """Return (topic filter, QoS) to subscribe to, the marker's own last."""
@@ -206,7 +180,7 @@ class GatewayCore:
             True when the backlog now counts as drained without a marker: worth a line in the log.
         """
         current = self._current
-        if current is None or self._drained == current or self.rows:
+        if current is None or self.drained or self.rows:
             return False
         since, idle = now_us - current, now_us - self._newest_us
         waited = self._no_marker or since >= MARKER_WAIT_US
@@ -215,13 +189,18 @@ class GatewayCore:
             return True
         return False
 
+    @property
+    def drained(self) -> bool:
+        """Whether all that the broker had queued before this connection is durable."""
+        return self._current is not None and self._drained == self._current
+
     def hearing_since(self, route: str) -> int | None:
         """Return since when (µs UTC) the route hears all that is sent; None while it does not.
 
         That is the time of the connection, as soon as its backlog is durable: what was sent before it and kept
         by the broker has come in, so silence since then is silence of the station.
         """
-        if self._current is None or self._drained != self._current:
+        if not self.drained:
             return None
         for one in self.routes.routes:
             if one.name == route:
@@ -294,7 +273,7 @@ class GatewayCore:
         self.size += size
         self.taken += rows
 
-    def _unusual(self, source: _Sender, publish: Publish, now_us: int) -> Row:
+    def _unusual(self, source: Sender, publish: Publish, now_us: int) -> Row:
         """Make the row of a message that is private, or refused, or both."""
         head, _, packet_id, properties, payload = publish
         large = isinstance(payload, Large)
@@ -325,7 +304,7 @@ class GatewayCore:
             self.refused[reason] += 1
         return source, kept, flags, packet_id, properties, now_us, self._connection, size, reason, digest
 
-    def _redact(self, source: _Sender, payload: bytes) -> bytes | None:
+    def _redact(self, source: Sender, payload: bytes) -> bytes | None:
         if source.redactor is None:
             return None
         try:
@@ -337,7 +316,7 @@ class GatewayCore:
 
     def _seal(self) -> None:
         self._sealed.append(self._open)
-        self._open = _Segment(self._partitions, self._gateway)
+        self._open = Segment(self._partitions, self._gateway)
 
     def wait_us(self, now_us: int) -> int | None:
         """Return in how many µs a flush is due: 0 now, None when there is nothing to flush or one is out."""
@@ -371,7 +350,8 @@ class GatewayCore:
             if self._open.empty:
                 return None
             self._seal()
-        self._outstanding = self._sealed.popleft().flush()
+        self._outstanding = self._sealed[0].flush()
+        self._sealed.popleft()  # only now: what could not be encoded stays
         return self._outstanding
 
     def flushed(self, flush: Flush) -> list[int]:
@@ -404,134 +384,6 @@ class GatewayCore:
             frames = {p: frame for p, frame in flush.frames.items() if p not in kept}
             self._outstanding = replace(flush, frames=frames)
         self._retry = True
-
-
-class _Sender(Source):
-    """A source with what the core must know about it.
-
-    Attributes:
-        partition: where its rows go.
-        limit: longest payload that goes the short way; 0 sends every message to ``_unusual``.
-        max_payload: longest payload that its route takes.
-        refused: reason code for all its messages, "" for none.
-        private: nothing may be kept that no redactor has seen.
-        redactor: key in REDACTORS.
-    """
-
-    __slots__ = ("limit", "max_payload", "partition", "private", "redactor", "refused")
-
-    def __init__(self, topic: str, match: Match | None, partition: int, refused: str, *, private: bool) -> None:
-        if match is None:
-            super().__init__(topic)
-        else:
-            super().__init__(topic, match.network, match.route.name, match.device)
-        self.partition = partition
-        self.refused = refused
-        self.private = private
-        self.redactor = match.redactor if match else None
-        self.max_payload = match.route.max_payload_bytes if match else 0
-        self.limit = 0 if refused or private else self.max_payload
-
-
-class _Sources:
-    """One catalogue version's view of topics; replaced as a whole when the catalogue changes."""
-
-    def __init__(
-        self,
-        routes: RouteTable,
-        catalogue: str | None,
-        station_of: Callable[[str, str], str | None] | None,
-        partitions: int,
-        key: bytes,
-        marker: bytes,
-    ) -> None:
-        self.routes = routes
-        self.catalogue = catalogue
-        self.known: dict[bytes, _Sender] = {}
-        self._station_of = station_of
-        self._partitions = partitions
-        self._key = key
-        self._marker = marker
-
-    def find(self, topic: bytes) -> _Sender:
-        """Make and remember the source of a topic; the memory is bounded, as topics are invented by others."""
-        if len(self.known) >= CACHE_TOPICS:
-            self.known.clear()
-        source = self.known[topic] = self._make(topic)
-        return source
-
-    def _make(self, topic: bytes) -> _Sender:
-        if topic == self._marker:  # whatever route would match it: limit 0 shows it to the core
-            return _Sender(topic.decode(), None, 0, Refused.NO_ROUTE, private=True)
-        try:
-            text, refused = topic.decode(), ""
-        except UnicodeDecodeError:
-            text, refused = topic.decode(errors="backslashreplace"), Refused.TOPIC_NOT_UTF8
-        if not refused and text.startswith("$SYS"):
-            refused = Refused.SYS_TOPIC
-        match = None if refused else self.routes.match(text)
-        if match is None:
-            private = refused != Refused.SYS_TOPIC and self.routes.may_be_private(text)
-            return _Sender(text, None, self._partition(text), refused or Refused.NO_ROUTE, private=private)
-        station = self._station_of(match.network, match.device) if self._station_of else None
-        partition = self._partition(station or f"{match.network}/{match.device}")
-        return _Sender(self._public(text, match), match, partition, "", private=match.private)
-
-    def _partition(self, name: str) -> int:
-        return crc32(name.encode()) % self._partitions
-
-    def _public(self, topic: str, match: Match) -> str:
-        """Return the topic with levels that may carry an identifier replaced."""
-        if match.public_levels is None:
-            return topic
-        return "/".join(
-            level if i in match.public_levels else pseudonym(self._key, "topic", level)
-            for i, level in enumerate(topic.split("/"))
-        )
-
-
-class _Segment:
-    """The messages of one flush, while they are collected."""
-
-    __slots__ = ("acks", "appends", "builders", "catalogue", "first_us", "last_us", "marker", "rows", "size")
-
-    def __init__(self, partitions: int, gateway: str) -> None:
-        self.builders = [RawBuilder(gateway) for _ in range(partitions)]
-        self.appends = [builder.append for builder in self.builders]
-        self.acks: list[tuple[int, list[int]]] = []
-        self.rows = 0
-        self.size = 0
-        self.marker = 0
-        self.first_us = 0
-        self.last_us = 0
-        self.catalogue: str | None = None
-
-    @property
-    def empty(self) -> bool:
-        return not self.rows and not self.acks
-
-    def note(
-        self, rows: int, size: int, connection: int, acks: list[int], now_us: int, catalogue: str | None
-    ) -> None:
-        if self.empty:
-            self.first_us = now_us
-        self.rows += rows
-        self.size += size
-        self.last_us = now_us
-        self.catalogue = catalogue
-        if acks:
-            if self.acks and self.acks[-1][0] == connection:
-                self.acks[-1][1].extend(acks)
-            else:
-                self.acks.append((connection, acks))
-
-    def flush(self) -> Flush:
-        frames = {
-            partition: builder.build(self.catalogue, builder.rows[-1][5])
-            for partition, builder in enumerate(self.builders)
-            if builder.rows
-        }
-        return Flush(frames, self.rows, self.size, tuple(self.acks), self.marker)
 
 
 def _sha256(payload: bytes | Large) -> bytes:

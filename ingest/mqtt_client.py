@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 
-from ingest.fastpath import (
+from ingest.fastpath import READ_BYTES, PeelingSocket
+from ingest.peeler import (
     CONTROL_LIMIT,
-    READ_BYTES,
     LargePublish,
     Peeler,
-    PeelingSocket,
     ProtocolError,
     Publish,
     longest_packet,

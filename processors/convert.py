@@ -33,7 +33,8 @@ def values(plan: Plan, entry: NDArray[np.int32], decoded: Decoded) -> tuple[NDAr
         value float64 (m,), NaN when missing, and refused bool (m,): the unit is not known for the property.
     """
     sent = decoded.value
-    value = sent * plan.entry_scale[entry] + plan.entry_offset[entry]
+    with np.errstate(over="ignore"):  # what becomes infinite is refused below
+        value = sent * plan.entry_scale[entry] + plan.entry_offset[entry]
     refused = np.zeros(len(sent), np.bool_)
     if len(decoded.units) > 1:
         other = np.flatnonzero(decoded.unit)
@@ -45,7 +46,8 @@ def values(plan: Plan, entry: NDArray[np.int32], decoded: Decoded) -> tuple[NDAr
             if to is None:
                 refused[rows] = True
             else:
-                value[rows] = sent[rows] * to.scale + to.offset
+                with np.errstate(over="ignore"):
+                    value[rows] = sent[rows] * to.scale + to.offset
     which_set = plan.entry_sentinels[entry]
     for k, numbers in enumerate(plan.sentinel_sets):
         if len(numbers):

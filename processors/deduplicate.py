@@ -26,8 +26,6 @@ HASH: Final = np.dtype([("hi", "<u8"), ("lo", "<u8")])
 _REUSE: Final = 60_000
 """Brokers hand out packet identifiers in turn: one cannot come again within so many messages."""
 
-_IN_FLIGHT = np.dtype([("hash", HASH), ("connection", "<i8"), ("count", "<i8"), ("packet_id", "<i4")])
-
 
 def sender(network: str, device: str) -> bytes:
     """Write a sender so that no two can be confused, to be hashed in front of the payload."""
@@ -49,52 +47,100 @@ def fingerprints(senders: Sequence[bytes], payloads: Sequence[bytes]) -> NDArray
 
 
 class Segments:
-    """Hashes seen, by hour of received_at; each hour a few sorted pieces that are saved once.
+    """Hashes seen, by hour of receipt; a few sorted pieces an hour that are saved once.
+
+    The clock is the newest time of receipt so far: it never runs backwards, so what is known at a message depends on
+    the messages before it alone, not on where they were cut into runs.
 
     Args:
-        horizon_us: how long hashes are kept.
-        maximum: hashes kept at most; the oldest hours go first, which shortens the effective horizon.
+        horizon_us: how long hashes are kept, at least; whole hours are dropped.
+        maximum: hashes kept at most; the oldest hours go first, which shortens the effective horizon. The newest
+            hour is kept whatever its size.
     """
 
     def __init__(self, horizon_us: int, maximum: int) -> None:
         self.horizon_us = horizon_us
         self.maximum = maximum
+        self._clear()
+
+    def _clear(self) -> None:
         self._hours: dict[int, list[tuple[str, NDArray[np.void]]]] = {}
         self._unsaved: set[str] = set()
         self._dropped: list[str] = []
         self._number = 0
+        self._size = 0
+        self._filter = _Filter([])
+        self.now_us = 0
 
     def __len__(self) -> int:
-        return sum(len(piece) for pieces in self._hours.values() for _, piece in pieces)
+        return self._size
 
     def oldest_us(self) -> int | None:
         """Start of the oldest hour that is still known, µs UTC."""
         return min(self._hours) * HOUR if self._hours else None
 
-    def seen(self, hashes: NDArray[np.void]) -> NDArray[np.bool_]:
-        """Say which of ``hashes`` (m,) are known."""
+    def decide(self, hashes: NDArray[np.void], received_us: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Take n messages in order, say which came before, and remember the others.
+
+        Args:
+            hashes: (n,), see :func:`fingerprints`.
+            received_us: int64 (n,).
+        """
+        n, at = len(hashes), 0
+        again = np.zeros(n, np.bool_)
+        now = np.maximum(np.maximum.accumulate(received_us), self.now_us)
+        hours = now // HOUR
+        while at < n:
+            hour = int(hours[at])
+            self._expire(hour)
+            part = slice(at, int(np.searchsorted(hours, hour, "right")))
+            known = self._seen(hashes[part]) | ~first_of_each(hashes[part])
+            if min(self._hours, default=hour) < hour:
+                # Room counts message by message: once it is used up, the oldest hour goes before the next one.
+                filled = int(np.searchsorted(np.cumsum(~known), self.maximum - self._size))
+                part = slice(at, min(part.stop, at + filled + 1))
+                known = known[: part.stop - at]
+            again[part] = known
+            self._add(hour, hashes[part][~known])
+            at = part.stop
+        if n:
+            self.now_us = int(now[-1])
+        return again
+
+    def _seen(self, hashes: NDArray[np.void]) -> NDArray[np.bool_]:
         found = np.zeros(len(hashes), np.bool_)
-        order = np.argsort(hashes["hi"])
-        wanted = hashes[order]
+        likely = np.flatnonzero(self._filter.maybe(hashes))
+        if not len(likely):
+            return found
+        likely = likely[np.argsort(hashes["hi"][likely])]
+        wanted = hashes[likely]
         for pieces in self._hours.values():
             for _, piece in pieces:
-                found[order] |= _inside(piece, wanted)
+                found[likely] |= _inside(piece, wanted)
         return found
 
-    def add(self, hashes: NDArray[np.void], received_us: NDArray[np.int64]) -> None:
-        """Remember hashes (m,) under the hours of their receipt."""
+    def _add(self, hour: int, hashes: NDArray[np.void]) -> None:
         if not len(hashes):
             return
-        hours = received_us // HOUR
-        for hour in np.unique(hours).tolist():
-            pieces = self._hours.setdefault(hour, [])
-            self._keep(pieces, hour, _sorted(hashes[hours == hour]))
-            # Each piece is at least twice as long as the next: a look-up meets few, and each hash moves seldom.
-            while len(pieces) > 1 and len(pieces[-2][1]) < 2 * len(pieces[-1][1]):
-                last, before = pieces.pop(), pieces.pop()
-                self._forget((last[0], before[0]))
-                self._keep(pieces, hour, _sorted(np.concatenate([before[1], last[1]])))
-        self._expire(int(received_us.max()))
+        if self._hours and hour not in self._hours:
+            self._merge(max(self._hours), 1)  # an hour that is over is searched for long: make it one piece
+        pieces = self._hours.setdefault(hour, [])
+        self._keep(pieces, hour, _sorted(hashes))
+        self._size += len(hashes)
+        self._filter.mark(hashes)
+        if self._filter.full:
+            self._filter = _Filter([piece for kept in self._hours.values() for _, piece in kept])
+        # Each piece is at least twice as long as the next: a look-up meets few, and each hash moves seldom.
+        while len(pieces) > 1 and len(pieces[-2][1]) < 2 * len(pieces[-1][1]):
+            self._merge(hour, len(pieces) - 1)
+
+    def _merge(self, hour: int, to: int) -> None:
+        """Merge the last pieces of an hour until there are ``to`` of them."""
+        pieces = self._hours[hour]
+        while len(pieces) > to:
+            last, before = pieces.pop(), pieces.pop()
+            self._forget((last[0], before[0]))
+            self._keep(pieces, hour, _sorted(np.concatenate([before[1], last[1]])))
 
     def _keep(self, pieces: list[tuple[str, NDArray[np.void]]], hour: int, hashes: NDArray[np.void]) -> None:
         self._number += 1
@@ -109,13 +155,17 @@ class Segments:
             else:
                 self._dropped.append(name)
 
-    def _expire(self, now_us: int) -> None:
+    def _expire(self, hour: int) -> None:
+        """Drop hours beyond the horizon, and the oldest while there is no room for one more."""
+        first = hour + self.horizon_us // -HOUR
         while self._hours:
             oldest = min(self._hours)
-            too_many = len(self) > self.maximum and len(self._hours) > 1
-            if (oldest + 1) * HOUR >= now_us - self.horizon_us and not too_many:
+            too_many = self._size >= self.maximum and oldest < hour
+            if oldest >= first and not too_many:
                 return
-            self._forget([name for name, _ in self._hours.pop(oldest)])
+            for name, piece in self._hours.pop(oldest):
+                self._forget([name])
+                self._size -= len(piece)
 
     def snapshot(self) -> tuple[dict[str, bytes], list[str]]:
         """Return parts to put (new pieces) and parts to drop."""
@@ -129,11 +179,15 @@ class Segments:
         self._unsaved.clear()
         return put, dropped
 
-    def restore(self, parts: Mapping[str, bytes]) -> None:
-        """Forget everything and take up saved parts."""
-        self._hours, self._number = {}, 0
-        self._unsaved.clear()
-        self._dropped = []
+    def restore(self, parts: Mapping[str, bytes], now_us: int) -> None:
+        """Forget everything and take up saved parts.
+
+        Args:
+            parts: all parts of the state; others than ours are left alone.
+            now_us: ``now_us`` as it was.
+        """
+        self._clear()
+        self.now_us = now_us
         for name, data in parts.items():
             if name.startswith("dedup/"):
                 _, hour, number = name.split("/")
@@ -141,13 +195,57 @@ class Segments:
                 self._hours.setdefault(int(hour), []).append((name, unpack(data)[0]["hashes"]))
         for pieces in self._hours.values():
             pieces.sort(key=lambda piece: -len(piece[1]))
+        kept = [piece for pieces in self._hours.values() for _, piece in pieces]
+        self._size = sum(map(len, kept))
+        self._filter = _Filter(kept)
+
+
+class _Filter:
+    """Two bits of a bit array for each hash: says no to 99 % of new ones without searching any piece.
+
+    What was dropped stays marked until the filter is full and made again; that costs searches, never a wrong answer.
+
+    Args:
+        pieces: hashes to start with.
+    """
+
+    def __init__(self, pieces: Sequence[NDArray[np.void]]) -> None:
+        n = sum(map(len, pieces))
+        bits = max(20, (n * 32).bit_length())
+        self._shift = np.uint64(64 - bits)
+        self._bits = np.zeros(1 << (bits - 3), np.uint8)
+        self._room = 1 << (bits - 4)
+        for piece in pieces:
+            self.mark(piece)
+
+    @property
+    def full(self) -> bool:
+        """Say whether so much was marked that another filter should be made."""
+        return self._room < 0
+
+    def mark(self, hashes: NDArray[np.void]) -> None:
+        """Remember hashes (k,)."""
+        for half in ("hi", "lo"):
+            at = hashes[half] >> self._shift
+            np.bitwise_or.at(
+                self._bits, at >> np.uint64(3), np.left_shift(1, at & np.uint64(7), dtype=np.uint8, casting="unsafe")
+            )
+        self._room -= len(hashes)
+
+    def maybe(self, hashes: NDArray[np.void]) -> NDArray[np.bool_]:
+        """Say which of ``hashes`` (m,) may have been marked."""
+        out = np.ones(len(hashes), np.bool_)
+        for half in ("hi", "lo"):
+            at = hashes[half] >> self._shift
+            out &= (self._bits[at >> np.uint64(3)] >> (at & np.uint64(7)).astype(np.uint8) & 1).astype(np.bool_)
+        return out
 
 
 class InFlight:
     """The last timeless message under each packet identifier, to tell a redelivery from a new equal message."""
 
     def __init__(self) -> None:
-        self._rows: dict[int, tuple[bytes, int, int]] = {}
+        self._rows: dict[tuple[str, int], tuple[bytes, int, int]] = {}
         self._count = 0
 
     def decide(
@@ -157,6 +255,7 @@ class InFlight:
         dup: NDArray[np.bool_],
         packet_id: NDArray[np.int32],
         connection: NDArray[np.int64],
+        gateway: tuple[NDArray[np.int32], list[str]],
         hashes: NDArray[np.void],
     ) -> NDArray[np.bool_]:
         """Take n messages in order and say which are redeliveries of what is durable.
@@ -167,12 +266,14 @@ class InFlight:
             dup: bool (n,).
             packet_id: int32 (n,).
             connection: int64 (n,), number of the connection.
+            gateway: name column of n; each gateway has a session, and so packet identifiers, of its own.
             hashes: (n,), see :func:`fingerprints`.
         """
         again = np.zeros(len(qos), np.bool_)
         counts = self._count + np.cumsum(qos)
+        codes, names = gateway
         for row in rows[qos[rows]].tolist():
-            key, count, number = int(packet_id[row]), int(counts[row]), int(connection[row])
+            key, count, number = (names[codes[row]], int(packet_id[row])), int(counts[row]), int(connection[row])
             hashed = hashes[row].tobytes()
             before = self._rows.get(key)
             if dup[row] and before is not None and before[0] == hashed:
@@ -184,21 +285,29 @@ class InFlight:
 
     def snapshot(self) -> bytes:
         """Return the part to put."""
-        rows = [
-            (np.frombuffer(h, HASH)[0], connection, count, packet_id)
-            for packet_id, (h, connection, count) in self._rows.items()
-            if self._count - count < _REUSE
-        ]
-        return pack({"rows": np.array(rows, _IN_FLIGHT)}, {"count": self._count})
+        # What is too old to decide anything is forgotten here, and only here: so memory stays bounded.
+        self._rows = {key: row for key, row in self._rows.items() if self._count - row[2] < _REUSE}
+        gateways = sorted({gateway for gateway, _ in self._rows})
+        rows = self._rows.values()
+        columns = {
+            "gateway": np.array([gateways.index(gateway) for gateway, _ in self._rows], np.int32),
+            "packet_id": np.array([packet_id for _, packet_id in self._rows], np.int32),
+            "hash": np.frombuffer(b"".join(row[0] for row in rows), HASH),
+            "connection": np.array([row[1] for row in rows], np.int64),
+            "count": np.array([row[2] for row in rows], np.int64),
+        }
+        return pack(columns, {"count": self._count, "gateways": gateways})
 
     def restore(self, part: bytes | None) -> None:
         """Forget everything and take up a saved part."""
         self._rows, self._count = {}, 0
         if part is not None:
-            arrays, values = unpack(part)
+            columns, values = unpack(part)
             self._count = values["count"]
-            for row in arrays["rows"]:
-                self._rows[int(row["packet_id"])] = (row["hash"].tobytes(), int(row["connection"]), int(row["count"]))
+            keys = zip((values["gateways"][g] for g in columns["gateway"]), columns["packet_id"].tolist(), strict=True)
+            hashes = [h.tobytes() for h in columns["hash"]]
+            rows = zip(hashes, columns["connection"].tolist(), columns["count"].tolist(), strict=True)
+            self._rows = dict(zip(keys, rows, strict=True))
 
 
 def first_of_each(hashes: NDArray[np.void]) -> NDArray[np.bool_]:
@@ -209,7 +318,8 @@ def first_of_each(hashes: NDArray[np.void]) -> NDArray[np.bool_]:
 
 
 def _sorted(hashes: NDArray[np.void]) -> NDArray[np.void]:
-    out: NDArray[np.void] = hashes[np.argsort(hashes["hi"])]
+    # Stable means timsort for 64 bits: it merges two sorted pieces in one run.
+    out: NDArray[np.void] = hashes[np.argsort(hashes["hi"], kind="stable")]
     return out
 
 

@@ -21,7 +21,7 @@ class Messages:
     Attributes:
         row: int64 (n,), row of the raw frame.
         received_us: int64 (n,).
-        network, device, route, refused: (int32 (n,), names).
+        gateway, network, device, route, refused: (int32 (n,), names).
         payload: n byte strings.
         digest: n byte strings or None, in place of a payload that is not whole.
         flags: uint8 (n,).
@@ -29,11 +29,12 @@ class Messages:
         connection: int64 (n,).
         redriven: bool (n,).
         redrive_of: Arrow int64 (n,), null where not re-driven.
-        shift_us: int64 (n,).
+        shift_us: int64 (n,), 0 where not re-driven.
     """
 
     row: NDArray[np.int64]
     received_us: NDArray[np.int64]
+    gateway: tuple[NDArray[np.int32], list[str]]
     network: tuple[NDArray[np.int32], list[str]]
     device: tuple[NDArray[np.int32], list[str]]
     route: tuple[NDArray[np.int32], list[str]]
@@ -58,6 +59,7 @@ class Messages:
         return cls(
             row=np.arange(start, stop),
             received_us=times_of(part.column("received_at")),
+            gateway=codes_of(part.column("gateway")),
             network=codes_of(part.column("network")),
             device=codes_of(part.column("device")),
             route=codes_of(part.column("route")),
@@ -69,7 +71,7 @@ class Messages:
             connection=plain("connection"),
             redrive_of=part.column("redrive_of"),
             redriven=part.column("redrive_of").is_valid().to_numpy(zero_copy_only=False),
-            shift_us=plain("shift_us"),
+            shift_us=np.asarray(part.column("shift_us").fill_null(0)),
         )
 
     def __len__(self) -> int:

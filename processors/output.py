@@ -55,6 +55,8 @@ class Output:
         present = {name: batch for name, batch in sections.items() if batch is not None}
         out = {PROCESSED: records.encode({**header, "stream": PROCESSED}, present)}
         if self.transitions:
+            # Kinds look at a whole run one after the other; what counts is the order of raw rows.
+            self.transitions.sort(key=lambda transition: transition.revision)
             out[ALERTS] = records.encode({**header, "stream": ALERTS}, {"alerts": _alerts(self.transitions)})
         if self.rejected:
             batch = _rejected(self.rejected, rows, offset)
@@ -171,7 +173,7 @@ def _rejected(rejected: list[tuple[int, str, str, str, int]], rows: pa.RecordBat
             "stage": _listed(stage),
             "reason": _listed(reason),
             "detail": [d[:2000] for d in detail],
-            "refused": np.array(refused, np.int32),
+            "readings_refused": np.array(refused, np.int32),
             **{name: raw.column(name) for name in raw.schema.names},
         },
     )

@@ -83,14 +83,17 @@ class Pass:
             for i in np.flatnonzero(guilty).tolist():
                 refusals.add(i, "process", "internal_error", "this message makes the pass fail", 0)
         own = np.zeros(n, np.bool_)
+        claims = np.zeros(n, np.bool_)
         decoded_count = np.zeros(n, np.int64)
         device = locate.devices(self.plan, messages)
         blocks, events = [], []
         for rows, decoded in decode(messages, active, self._routes, DECODERS, refusals):
             own[rows] = decoded.own_identity
-            np.add.at(decoded_count, rows[decoded.row], 1)
+            decoded_count[rows] += np.bincount(decoded.row, minlength=len(rows))
+            claims[rows[decoded.row[decoded.time_us != NO_TIME]]] = True
             for row, kind, level, time, attributes in decoded.events:
                 decoded_count[rows[row]] += 1
+                claims[rows[row]] |= time != NO_TIME
                 events.append((int(rows[row]), kind, level, time, attributes))
             blocks.append(self._block(messages, device, rows, decoded, refusals))
         events = self._locate_events(messages, device, events, refusals)
@@ -98,7 +101,7 @@ class Pass:
         duplicate = self._duplicates(messages, own)
         outcome[list(refusals.notes)] = Outcome.QUARANTINED
         outcome[duplicate] = Outcome.DUPLICATE
-        self._mark_clocks(messages, device, duplicate, refusals, offset, output)
+        self._mark_clocks(messages, device, claims & ~duplicate, refusals, offset, output)
         known = np.where(messages.redriven, driven_us, messages.received_us)
         if blocks:
             readings = Readings.join(blocks)
@@ -197,13 +200,19 @@ class Pass:
     ) -> list[tuple[int, str, int, int, dict[str, Any]]]:
         kept = []
         for event in events:
-            i, time, received = event[0], event[3], int(messages.received_us[event[0]])
+            i, kind, level, time, attributes = event
+            received = int(messages.received_us[i])
             if device[i] == UNKNOWN:
                 continue  # the whole message is refused
+            if time != NO_TIME:
+                time += int(messages.shift_us[i])
+            elif messages.flags[i] & MessageFlag.RETAIN:
+                refusals.add(i, "convert", "retained_no_time", f"event {kind}: kept by the broker, age unknown", 1)
+                continue
             if time != NO_TIME and not -self._backfill_us <= time - received <= self._ahead_us:
-                refusals.add(i, "convert", "clock_wrong", f"event {event[1]}: impossible time", 1)
+                refusals.add(i, "convert", "clock_wrong", f"event {kind}: impossible time", 1)
             else:
-                kept.append(event)
+                kept.append((i, kind, level, time, attributes))
         return kept
 
     @staticmethod
@@ -235,32 +244,30 @@ class Pass:
         first_time = ~messages.redriven
         timeless = np.flatnonzero(first_time & ~own)
         duplicate = self.in_flight.decide(
-            timeless, qos & first_time, dup, messages.packet_id, messages.connection, hashes
+            timeless, qos & first_time, dup, messages.packet_id, messages.connection, messages.gateway, hashes
         )
         identified = np.flatnonzero(first_time & own)
-        mine = hashes[identified]
-        seen = self.segments.seen(mine) | ~deduplicate.first_of_each(mine)
-        duplicate[identified] = seen
-        self.segments.add(mine[~seen], messages.received_us[identified][~seen])
+        duplicate[identified] = self.segments.decide(hashes[identified], messages.received_us[identified])
         return duplicate
 
     def _mark_clocks(
         self,
         messages: Messages,
         device: NDArray[np.int32],
-        duplicate: NDArray[np.bool_],
+        claims: NDArray[np.bool_],
         refusals: Refusals,
         offset: int,
         output: Output,
     ) -> None:
-        """Keep which devices claim impossible times; a change is an event."""
+        """Keep which devices claim impossible times; a change is an event. Only messages that claim one count."""
         wrong = {i for i, notes in refusals.notes.items() if any(note[1] == "clock_wrong" for note in notes)}
-        known = device != UNKNOWN
-        marked = known & self.clock_wrong[device]
-        for i in sorted(wrong | set(np.flatnonzero(marked).tolist())):
+        counted = np.flatnonzero(claims & ~messages.redriven & (device != UNKNOWN))
+        looked_at = self.clock_wrong.copy()
+        looked_at[device[[i for i in wrong if device[i] != UNKNOWN]]] = True
+        for i in counted[looked_at[device[counted]]].tolist():
             number = int(device[i])
             bad = i in wrong
-            if duplicate[i] or messages.redriven[i] or number == UNKNOWN or bad == self.clock_wrong[number]:
+            if bad == self.clock_wrong[number]:
                 continue
             self.clock_wrong[number] = bad
             revision, at = offset << 16 | int(messages.row[i]), int(messages.received_us[i])
@@ -304,7 +311,9 @@ class Pass:
             output.transitions.extend(kind.on_readings(batch))
 
     def _heard(self, messages: Messages, device: NDArray[np.int32], offset: int, output: Output) -> None:
-        rows = np.flatnonzero((device != UNKNOWN) & ~messages.redriven)
+        # A retained message is sent because we subscribed: it does not tell that its device lives.
+        retained = (messages.flags & MessageFlag.RETAIN) > 0
+        rows = np.flatnonzero((device != UNKNOWN) & ~messages.redriven & ~retained)
         if not len(rows):
             return
         station = self.plan.device_station[device[rows]]

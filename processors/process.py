@@ -68,7 +68,7 @@ class Process:
         for key, kind in again.kinds.items():
             if mine := _under(arrays, f"rule/{key}/"):
                 kind.restore(mine)
-        again.segments.restore(parts)
+        again.segments.restore(parts, values["newest_us"])
         again.in_flight.restore(parts.get("in_flight"))
 
     def snapshot(self) -> tuple[dict[str, bytes], list[str]]:
@@ -76,6 +76,7 @@ class Process:
         values = {"config": self._config, "driven_us": self._driven_us}
         if self._pass is None:
             return {_MAIN: pack({}, values)}, []
+        values["newest_us"] = self._pass.segments.now_us
         arrays = {"clock_wrong": self._pass.clock_wrong}
         arrays |= {f"quality/{name}": a for name, a in self._pass.quality.state().items()}
         for key, kind in self._pass.kinds.items():

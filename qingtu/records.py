@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 FRAME_VERSION: Final = 1
 MAX_ROWS: Final = 1 << 16
-"""Rows in one section at most: a position keeps 16 bits for the row."""
+"""Raw rows in one frame at most: a position keeps 16 bits for the row."""
 
 _MAGIC: Final = b"QTF1"
 _HEAD: Final = struct.Struct("<4sI")
@@ -189,8 +189,8 @@ REJECTED_ROWS = pa.schema(
         ("stage", _NAME),
         ("reason", _NAME),
         ("detail", pa.string()),  # names what was refused, for people
-        ("refused", pa.int32()),  # readings refused; 0 when the payload could not be read at all
-        *RAW_ROWS,
+        ("readings_refused", pa.int32()),  # 0 when the payload could not be read at all
+        *RAW_ROWS,  # its ``refused`` is the gateway's reason
     ]
 )
 FIGURE_ROWS = pa.schema(
@@ -254,13 +254,18 @@ def encode(header: Mapping[str, Any], sections: Mapping[str, pa.RecordBatch]) ->
 
     Args:
         header: must hold ``stream`` and ``clock``; ``v`` and ``sections`` are set here.
-        sections: batches whose schemas are those of :data:`SECTIONS`; at most :data:`MAX_ROWS` rows each.
+        sections: batches whose schemas are those of :data:`SECTIONS`; ``rows`` has at most :data:`MAX_ROWS`.
+
+    Raises:
+        ValueError: more raw rows than positions can tell apart.
     """
     parts: list[bytes] = []
     index: list[list[Any]] = []
     for name, batch in sections.items():
         if batch.num_rows == 0:
             continue
+        if name == "rows" and batch.num_rows > MAX_ROWS:
+            raise ValueError(f"a frame holds at most {MAX_ROWS} raw rows, this has {batch.num_rows}")
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, batch.schema) as writer:
             writer.write_batch(batch)
@@ -283,10 +288,14 @@ def decode_header(data: bytes) -> dict[str, Any]:
     magic, size = _HEAD.unpack_from(data)
     if magic != _MAGIC or _HEAD.size + size > len(data):
         raise FrameError("not a frame: wrong first bytes or cut short")
-    header: dict[str, Any] = orjson.loads(data[_HEAD.size : _HEAD.size + size])
-    if header["v"] > FRAME_VERSION:
+    try:
+        header: dict[str, Any] = orjson.loads(data[_HEAD.size : _HEAD.size + size])
+        version = int(header["v"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise FrameError(f"not a frame: its header cannot be read: {error!r}") from error
+    if version > FRAME_VERSION:
         raise VersionError(
-            f"frame version {header['v']} was written by a newer program; this one reads up to {FRAME_VERSION}"
+            f"frame version {version} was written by a newer program; this one reads up to {FRAME_VERSION}"
         )
     return header
 
@@ -307,7 +316,7 @@ def decode(data: bytes) -> Frame:
             raise FrameError(f"frame is cut short in section {name}")
         try:
             sections[name] = pa.ipc.open_stream(buffer.slice(at, size)).read_next_batch()
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError, StopIteration) as error:
             raise FrameError(f"section {name} cannot be read: {error}") from error
         at += size
     return Frame(header, sections)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _TRIES: Final = 3
 _SAVE_FRAMES: Final = 2000
+_GUILTY_MAX: Final = 16
 
 
 class StageLoop:
@@ -49,7 +50,7 @@ class StageLoop:
         self._log = structlog.get_logger(self.name)
         saved = bus.load_state(operator.group, partition)
         self.next_offset = saved.next_offset if saved else bus.start(operator.source, partition)
-        self._saved_offset = self.next_offset
+        self.saved_offset = self.next_offset
         self._saved_clock = 0
         self.clock_us = 0
         self.failures = 0
@@ -83,14 +84,14 @@ class StageLoop:
         self._send()
         put, drop = self._operator.snapshot()
         self._bus.save_state(self._operator.group, self._partition, StateDelta(self.next_offset, put, drop))
-        self._saved_offset, self._saved_clock = self.next_offset, self.clock_us
+        self.saved_offset, self._saved_clock = self.next_offset, self.clock_us
         self._guilty = {offset: mask for offset, mask in self._guilty.items() if offset >= self.next_offset}
 
     def _save_when_due(self) -> None:
         if not self._saved_clock:
             self._saved_clock = self.clock_us
         due = self.clock_us - self._saved_clock >= self._every_us
-        if due or self.next_offset - self._saved_offset >= _SAVE_FRAMES:
+        if due or self.next_offset - self.saved_offset >= _SAVE_FRAMES:
             self.save()
 
     def _send(self) -> None:
@@ -115,28 +116,38 @@ class StageLoop:
             if outputs is not None:
                 return outputs
         rows = frame.sections["rows"].num_rows if "rows" in frame.sections else 0
-        guilty = self._search(frame, offset, np.arange(rows))
         only = np.ones(rows, np.bool_)
-        only[guilty] = False
-        outputs = self._attempt(frame, offset, only)
-        if outputs is None:
-            raise QingtuError(f"{self.name} cannot get past frame {offset}, even without any of its rows")
+        while True:
+            # More than one round only when rows fail together that pass alone.
+            guilty = self._search(frame, offset, np.flatnonzero(only), np.zeros(rows, np.bool_))
+            only[guilty] = False
+            outputs = self._attempt(frame, offset, only)
+            if outputs is not None:
+                break
+            if not len(guilty):
+                raise QingtuError(f"{self.name} cannot get past frame {offset}, even without any of its rows")
         self._guilty[offset] = only
-        self._log.error("rows_rejected", offset=offset, rows=guilty.tolist(), reason="internal_error")
+        self._log.error("rows_rejected", offset=offset, rows=np.flatnonzero(~only).tolist(), reason="internal_error")
         return outputs
 
-    def _search(self, frame: Frame, offset: int, suspects: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the rows among ``suspects`` that make the operator fail."""
-        only = np.zeros(frame.sections["rows"].num_rows if "rows" in frame.sections else 0, np.bool_)
+    def _search(
+        self, frame: Frame, offset: int, suspects: NDArray[np.int64], beside: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """Return the rows among ``suspects`` that make the operator fail, alone or with the rows ``beside`` them."""
+        only = beside.copy()
         only[suspects] = True
         if not len(suspects) or self._attempt(frame, offset, only) is not None:
             return suspects[:0]
         if len(suspects) == 1:
             return suspects
-        half = len(suspects) // 2
-        return np.concatenate(
-            [self._search(frame, offset, suspects[:half]), self._search(frame, offset, suspects[half:])]
-        )
+        left, right = np.array_split(suspects, 2)
+        found = np.concatenate([self._search(frame, offset, left, beside), self._search(frame, offset, right, beside)])
+        if len(found):
+            return found
+        # Each half passes without the other: find what in the right one does not go with the left one.
+        beside = beside.copy()
+        beside[left] = True
+        return self._search(frame, offset, right, beside)
 
     def _attempt(self, frame: Frame, offset: int, only: NDArray[np.bool_] | None) -> dict[str, bytes] | None:
         """Restore, re-run up to the frame, apply it; None when it fails. Earlier output was sent already."""
@@ -144,11 +155,12 @@ class StageLoop:
         at = saved.next_offset if saved else self._bus.start(self._operator.source, self._partition)
         self._operator.restore(saved.parts if saved else None)
         while at < offset:
+            # Offsets need not be dense: ``offset`` itself may be the next one held.
             for record in self._bus.read(self._operator.source, self._partition, at, self._batch):
+                at = record.offset + 1
                 if record.offset >= offset:
                     break
                 self._operator.apply(decode(record.data), record.offset, self._guilty.get(record.offset))
-                at = record.offset + 1
         try:
             return self._operator.apply(frame, offset, only)
         except RetryLater:

@@ -43,13 +43,24 @@ def unpack(data: bytes) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]
     if len(data) < _HEAD.size or data[:4] != _MAGIC:
         raise FrameError("not a saved state")
     size = _HEAD.unpack_from(data)[1]
-    head = orjson.loads(data[_HEAD.size : _HEAD.size + size])
+    try:
+        head = orjson.loads(data[_HEAD.size : _HEAD.size + size])
+    except orjson.JSONDecodeError as error:
+        raise FrameError(f"not a saved state: {error}") from error
     if head["v"] > STATE_VERSION:
         raise VersionError(f"state version {head['v']} was written by a newer program; this reads {STATE_VERSION}")
     at = _HEAD.size + size
     arrays = {}
     for name, descr, shape, length in head["arrays"]:
-        dtype = np.dtype([tuple(d) for d in descr] if isinstance(descr, list) else descr)
-        arrays[name] = np.frombuffer(data[at : at + length], dtype).reshape(shape).copy()
+        if at + length > len(data):
+            raise FrameError(f"a saved state is cut short in {name}")
+        arrays[name] = np.frombuffer(data[at : at + length], _dtype(descr)).reshape(shape).copy()
         at += length
     return arrays, head["values"]
+
+
+def _dtype(descr: Any) -> np.dtype[Any]:
+    """Read a dtype as JSON keeps it: fields, which may be structured themselves, are lists, not tuples."""
+    if isinstance(descr, str):
+        return np.dtype(descr)
+    return np.dtype([(name, _dtype(kind), *shape) for name, kind, *shape in descr])

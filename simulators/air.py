@@ -62,8 +62,9 @@ def no2(place: Place, time_us: Times) -> Values:
     """Return nitrogen dioxide in µg/m³: traffic makes it, sunshine takes it away."""
     cars = 0.65 + 0.75 * _roads(place) * traffic(time_us)
     light = 1.0 - 0.3 * _photochemistry(place, time_us)
+    shallow = 1.0 + 0.3 * bump(hour_of_day(time_us), 1.5, 4.5)  # the night air mixes over a lower height
     level = 27.0 - 9.0 * warm_season(time_us)
-    x = level * cars * light * stagnation(place, time_us) + 0.25 * place.jitter("no2", time_us)
+    x = level * cars * light * shallow * stagnation(place, time_us) + 0.25 * place.jitter("no2", time_us)
     return np.maximum(x, 2.0)
 
 
@@ -75,7 +76,7 @@ def o3(place: Place, time_us: Times) -> Values:
     """Return ozone in µg/m³: made in the afternoon sun, eaten by fresh nitric oxide, so opposite to NO2."""
     warm = warm_season(time_us)
     made = (38.0 + 75.0 * warm) * _photochemistry(place, time_us)
-    x = 48.0 + 22.0 * warm + made - 0.7 * (no2(place, time_us) - 20.0)
+    x = 48.0 + 22.0 * warm + made - 1.0 * (no2(place, time_us) - 20.0)
     return np.maximum(x + 3.0 * place.wander("o3", time_us, 5.0) + 0.25 * place.jitter("o3", time_us), 4.0)
 
 

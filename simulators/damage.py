@@ -56,7 +56,7 @@ class Sample(NamedTuple):
         slots: its readings.
         values: canonical values, rounded, in the order of ``slots``.
         written: numbers as written, in the same order.
-        wrong_series: positions in ``slots`` of series that are stuck or drift.
+        wrong_series: positions in ``slots`` of series that are stuck or drift now, just before or just after.
         live: the sample is published when it is taken, not later as history.
     """
 

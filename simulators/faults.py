@@ -105,12 +105,14 @@ class FaultPlan:
     Attributes:
         seed: of the run.
         rates: by fault; what is absent does not happen.
+        begin_us: samples before this were never sent: what would be sent late, or twice, of them is not sent either.
         live_from_us: samples before this are published as history, long after their time: a clock must then be wrong
             by more to be noticed, and checks with memory do not look at what is so late.
     """
 
     seed: int
     rates: Mapping[str, float] = field(default_factory=dict)
+    begin_us: int = 0
     live_from_us: int = 0
     _episodes: dict[tuple[str, str, int], Episode | None] = field(default_factory=dict)
 

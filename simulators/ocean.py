@@ -24,14 +24,14 @@ def sea_temperature(place: Place, time_us: Times) -> Values:
     day = 0.22 * np.cos((hour_of_day(time_us) - 16.0) * (np.pi / 12.0))
     spell = 0.8 * place.city("sst", time_us, 240.0) + 0.12 * place.wander("sst", time_us, 12.0)
     own = place.constant("sst", -0.5, 0.5)
-    return monthly(time_us, _SST) + own + spell + day + 0.006 * place.jitter("sst", time_us)
+    return monthly(time_us, _SST) + own + spell + day + 0.003 * place.jitter("sst", time_us)
 
 
 def salinity(place: Place, time_us: Times) -> Values:
     """Return practical salinity: lower after rain."""
     fresh = 0.6 * np.minimum(wetness(place, time_us, 30.0) / 60.0, 1.5)
     own = place.constant("salinity", 30.2, 31.6)
-    return own - fresh + 0.12 * place.wander("salinity", time_us, 14.0) + 0.004 * place.jitter("salinity", time_us)
+    return own - fresh + 0.12 * place.wander("salinity", time_us, 14.0) + 0.001 * place.jitter("salinity", time_us)
 
 
 def conductivity(place: Place, time_us: Times) -> Values:
@@ -120,7 +120,7 @@ def dissolved_oxygen(place: Place, time_us: Times) -> Values:
     if "low oxygen" in place.roles:
         short = np.maximum(share - _LOW_OXYGEN_MG_L / saturated, 0.0)
         share = share - short * bump(hour_of_day(time_us), 4.5, 2.6)
-    return saturated * share + 0.008 * place.jitter("oxygen", time_us)
+    return saturated * share + 0.003 * place.jitter("oxygen", time_us)
 
 
 def chlorophyll(place: Place, time_us: Times) -> Values:

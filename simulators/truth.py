@@ -32,6 +32,7 @@ class Fact:
         device: device id.
         station: station id.
         property: the property that was hit, or one that the message holds.
+        channel: of its series.
         from_us: time of the reading (before any clock was wrong), or start of the episode; µs UTC.
         to_us: the same, or end of the episode.
         message: SHA-256 of the payload, hex; "" for an episode.
@@ -53,6 +54,7 @@ class Fact:
     device: str
     station: str
     property: str
+    channel: str
     from_us: int
     to_us: int
     message: str
@@ -234,15 +236,19 @@ class Outcome(Protocol):
         """Return the ledger's sums of messages: received, stored, duplicate, quarantined, in_flight."""
         ...
 
-    def reading(self, station: str, prop: str, time_us: int) -> Stored | None:
-        """Return the reading of the main channel at exactly this time, or None when there is none."""
+    def reading(self, series: tuple[str, str, str], time_us: int) -> Stored | None:
+        """Return the reading of (station, property, channel) at exactly this time, or None when there is none."""
         ...
 
-    def reasons(self, digest: str) -> Collection[str]:
-        """Return the reason codes of the quarantined messages whose payload has this SHA-256 (hex); may be empty."""
+    def reasons(self, fact: Fact) -> Collection[str]:
+        """Return the reason codes of the quarantined messages with the payload of this fact; may be empty.
+
+        ``fact.message`` is the SHA-256 of what was published. A private route keeps other bytes than were sent: there
+        an implementation may look by network and device.
+        """
         ...
 
-    def late(self, station: str, prop: str, time_us: int) -> bool | None:
+    def late(self, series: tuple[str, str, str], time_us: int) -> bool | None:
         """Return whether that reading was marked late, or None when the outcome does not tell."""
         ...
 
@@ -280,16 +286,17 @@ def _compare_totals(totals: Totals, found: Mapping[str, int]) -> Iterable[str]:
 def _compare_fact(fact: Fact, totals: Totals, outcome: Outcome) -> str:
     expected, _, rest = fact.expected.partition(":")
     if expected == "quarantined":
-        reasons = outcome.reasons(fact.message)
+        reasons = outcome.reasons(fact)
         return "" if rest in reasons else f"quarantine has {sorted(reasons)}, expected {rest}"
-    reading = outcome.reading(fact.station, fact.property, fact.from_us)
-    at = f"{fact.station} {fact.property} {fact.from_us}"
+    series = (fact.station, fact.property, fact.channel)
+    reading = outcome.reading(series, fact.from_us)
+    at = f"{'/'.join(series)} {fact.from_us}"
     if expected == "absent":
         return "" if reading is None else f"{at} has a reading, although nothing was sent"
     if reading is None:
         return f"{at} has no reading, expected {fact.expected}"
     if expected == "late":
-        return f"{at} is not marked late" if outcome.late(fact.station, fact.property, fact.from_us) is False else ""
+        return f"{at} is not marked late" if outcome.late(series, fact.from_us) is False else ""
     if expected == "flag" and fact.decided_us < totals.to_us:
         flag, _, check = rest.partition(":")
         if reading.flag != int(flag) or check not in reading.tests:

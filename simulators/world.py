@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from qingtu.clock import SECOND
+from simulators.device import Device
 from simulators.faults import FaultPlan
 from simulators.sender import Message, Sender
 from simulators.signal import hashes1, key_of
@@ -62,17 +63,18 @@ class World:
             else:
                 phase_us = number * interval_us // len(catalogue.devices)  # evenly spread: a steady rate
             own = roles.get(entry.station.id, frozenset())
-            self.senders.append(Sender(catalogue, entry, seed, self.faults, own, interval_us, phase_us))
+            device = Device(catalogue, entry, seed, self.faults, own, interval_us, phase_us)
+            self.senders.append(Sender(device, self.faults))
 
     @property
     def messages_per_s(self) -> float:
         """How many messages all devices send in a second, without faults."""
-        return sum(SECOND / sender.interval_us for sender in self.senders)
+        return sum(SECOND / sender.device.interval_us for sender in self.senders)
 
     def prepare(self, start_us: int) -> None:
         """Compute what is needed at a time, so that a live run starts without a pause."""
         for sender in self.senders:
-            sender.prepare(start_us)
+            sender.device.prepare(start_us)
 
     def messages(self, start_us: int, end_us: int, witness: Callable[[Fact], None] | None = None) -> Iterator[Message]:
         """Yield what is published in [start, end) in the order of publishing.

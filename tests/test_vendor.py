@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def _geojson(name: str) -> dict[str, Any]:
 
 def _signed_area(ring: list[list[float]]) -> float:
     """Shoelace sum in square degrees; positive when the ring runs counter-clockwise."""
-    return sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, ring[1:], strict=False)) / 2
+    return sum(a[0] * b[1] - b[0] * a[1] for a, b in pairwise(ring)) / 2
 
 
 def test_every_vendored_file_is_listed_and_unchanged() -> None:

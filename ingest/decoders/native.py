@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BOOLEAN_UNIT: Final = "bool"
 """Unit given to true and false: only properties that are states (0 or 1) accept it."""
 
+_NO_UNIT: Final = frozenset(("", "1"))
 _PLAIN: Final = frozenset((int, float))
 _US: Final = 1_000_000
 # An epoch number tells its unit by its size: seconds stay below 1e11 until the year 5138, and milliseconds
@@ -88,10 +89,19 @@ def _parse(payload: bytes) -> Any:
         return orjson.loads(payload)
     except orjson.JSONDecodeError as error:
         try:
-            # NaN and Infinity are not JSON, but many devices write them; the standard library reads them.
-            return json.loads(payload)
-        except (ValueError, RecursionError):
+            # NaN, Infinity, huge numbers and a byte order mark are beyond JSON or orjson, but devices write them.
+            body = json.loads(payload.decode("utf-8-sig"), parse_int=_whole)
+            # What it takes beyond them (lone surrogates, any depth) is text that no frame can carry.
+            orjson.dumps(body)
+        except (ValueError, TypeError, RecursionError):
             raise _Refusal("bad_json", str(error)[:200]) from error
+        return body
+
+
+def _whole(digits: str) -> float:
+    """Read an integer as orjson does: beyond 64 bits it is a float, perhaps an infinite one."""
+    number = int(digits) if len(digits) < 20 else float(digits)
+    return number if -(1 << 63) <= number < 1 << 64 else float(number)
 
 
 def _take(columns: _Columns, row: int, item: Any, device: str) -> bool:
@@ -113,6 +123,8 @@ def _take_object(columns: _Columns, row: int, item: Any, device: str) -> bool:
     if readings is not None and type(readings) is not dict:
         raise _Refusal("bad_value", f"readings must be an object, got {type(readings).__name__}")
     events = item.get("events")
+    if events is not None and type(events) is not list:
+        raise _Refusal("bad_value", f"events must be an array, got {type(events).__name__}")
     if not readings and not events:
         raise _Refusal("no_readings", "neither readings nor events inside")
     time = item.get("time")
@@ -135,7 +147,7 @@ def _take_object(columns: _Columns, row: int, item: Any, device: str) -> bool:
         columns.item_time.append(at)
         columns.item_local.append(local)
     if events:
-        _events(columns, row, events, at)
+        _events(columns, row, events, at, local=local)
     return own
 
 
@@ -165,7 +177,7 @@ def _parse_time(text: str) -> tuple[int, bool]:
     if len(stamp) < 16 or stamp[4] != "-" or stamp[7] != "-" or stamp[10] not in "Tt " or stamp[13] != ":":
         raise _Refusal("bad_time", f"time {text[:40]!r} is not RFC 3339, such as 2026-11-23T08:00:00+08:00")
     try:
-        moment = datetime.fromisoformat(stamp)
+        moment = datetime.fromisoformat(stamp.upper())  # RFC 3339 allows t and z
     except ValueError as error:
         raise _Refusal("bad_time", f"time {text[:40]!r}: {error}") from error
     local = moment.tzinfo is None
@@ -173,27 +185,25 @@ def _parse_time(text: str) -> tuple[int, bool]:
     return (since.days * 86_400 + since.seconds) * _US + since.microseconds, local
 
 
-def _events(columns: _Columns, row: int, events: Any, at: int) -> None:
-    if type(events) is not list:
-        columns.refused.append((row, "bad_value", "events must be an array", 1))
-        return
+def _events(columns: _Columns, row: int, events: list[Any], at: int, *, local: bool) -> None:
     for event in events:
         try:
-            columns.events.append((row, *_event(columns, event, at)))
+            columns.events.append((row, *_event(columns, event, at, local=local)))
         except _Refusal as refusal:
             columns.refused.append((row, refusal.reason, refusal.detail, 1))
 
 
-def _event(columns: _Columns, event: Any, at: int) -> tuple[str, int, int, dict[str, Any]]:
-    if type(event) is not dict or type(event.get("kind")) is not str:
+def _event(columns: _Columns, event: Any, at: int, *, local: bool) -> tuple[str, int, int, dict[str, Any]]:
+    if type(event) is not dict or type(event.get("kind")) is not str or not event["kind"]:
         raise _Refusal("bad_value", "an event is an object with a kind")
     level, attributes = event.get("level", 0), event.get("attributes", {})
     if type(level) is not int or not 0 <= level <= 4 or type(attributes) is not dict:
         raise _Refusal("bad_value", "an event's level is 0 to 4 and its attributes are an object")
-    own, local = _time(columns, event.get("time"))
+    if event.get("time") is not None:
+        at, local = _time(columns, event["time"])
     if local:
         raise _Refusal("bad_time", "an event's time needs a zone")
-    return event["kind"][:64], level, at if own == NO_TIME else own, attributes
+    return event["kind"][:64], level, at, attributes
 
 
 def _finish(columns: _Columns) -> Decoded:
@@ -201,7 +211,7 @@ def _finish(columns: _Columns) -> Decoded:
     units = np.zeros(len(columns.value), np.int32)
     keep: np.ndarray[Any, Any] | None = None
     if _PLAIN.issuperset(map(type, columns.value)):
-        value = np.array(columns.value, np.float64)
+        value = np.array(columns.value, np.float64)  # orjson and _whole keep integers within 64 bits
     else:
         rows = np.repeat(np.array(columns.item_row, np.int32), counts)
         value, keep = _one_by_one(columns, rows, units)
@@ -255,7 +265,7 @@ def _value(given: Any, *, nested: bool = False) -> tuple[float, str]:
     """Return (number or NaN, unit text)."""
     kind = type(given)
     if kind is int or kind is float:
-        return _number(given), ""
+        return float(given), ""
     if given is None:
         return float("nan"), ""
     if kind is bool:
@@ -267,24 +277,19 @@ def _value(given: Any, *, nested: bool = False) -> tuple[float, str]:
         given_unit = given.get("unit")
         if given_unit is None:
             return number, unit
-        if type(given_unit) is not str or len(given_unit) > 40:
-            raise _Refusal("unknown_unit", f"unit {str(given_unit)[:40]!r} is not a short text")
-        return number, given_unit.strip()
+        if type(given_unit) is not str or len(given_unit) > 40 or given_unit == BOOLEAN_UNIT:
+            raise _Refusal("unknown_unit", f"unit {str(given_unit)[:40]!r} is not a short text that names a unit")
+        if unit == BOOLEAN_UNIT and given_unit.strip() not in _NO_UNIT:
+            raise _Refusal("bad_value", f"true or false in {given_unit!r}")
+        return number, unit or given_unit.strip()
     raise _Refusal("bad_value", f"expected a number or an object with value and unit, got {kind.__name__}")
 
 
-def _number(given: float) -> float:
-    try:
-        return float(given)
-    except OverflowError as error:
-        raise _Refusal("not_finite", "number too large for 64 bits") from error
-
-
 def _from_text(text: str) -> float:
-    # float() also takes "1_000"; a device that writes that means something else.
-    if "_" in text:
-        raise _Refusal("bad_value", f"text {text[:40]!r} is not a number")
-    try:
-        return float(text)
-    except ValueError as error:
-        raise _Refusal("bad_value", f"text {text[:40]!r} is not a number") from error
+    # float() also takes "1_000" and digits of any script; a device that writes that means something else.
+    if "_" not in text and text.isascii():
+        try:
+            return float(text)
+        except ValueError:
+            pass
+    raise _Refusal("bad_value", f"text {text[:40]!r} is not a number")

@@ -111,12 +111,11 @@ class Silence:
         return out
 
     def on_tick(self, clock_us: int, hearing: Mapping[str, int], revision: int) -> list[Transition]:
-        """Open alerts for stations that were silent too long. A route missing in ``hearing`` is not judged."""
+        """Open alerts for stations that were silent too long; none while one of their routes is not in ``hearing``."""
         if not self._keys:
             return []
-        since = np.array(
-            [max((hearing[r] for r in routes if r in hearing), default=clock_us) for routes in self._routes], np.int64
-        )
+        # Of a station with devices on several routes one may live on the route that is not heard.
+        since = np.array([max(hearing.get(route, clock_us) for route in routes) for routes in self._routes], np.int64)
         base = np.maximum(self._heard[self._station], since)
         due = (clock_us - base > self._after_us) & (self._state["opened"] == 0)
         out = []

@@ -168,9 +168,9 @@ class Threshold:
     def _transition(self, w: int, level: int, name: str, batch: Batch, row: int, **evidence: Any) -> Transition:
         rule, s = self._rules[w], self._plan.catalogue.series[self._series[w]]
         opened = int(self._state["opened"][w])
-        shown = level or 1
         limits = self._limits[w]
-        limit = limits[shown - 1] if not np.isnan(limits[shown - 1]) else np.nanmin(limits)
+        # A level can be one that the rule does not have (any more), and 0: then its lowest is told.
+        limit = limits[level - 1] if level and not np.isnan(limits[level - 1]) else limits[~np.isnan(limits)][0]
         return Transition(
             alert=alert_id(rule.id, s.station, s.property, s.channel, opened),
             rule=rule.id, station=s.station, property=s.property, channel=s.channel,

@@ -120,7 +120,9 @@ class Quality:
         late_rank = np.zeros(len(chain), np.uint8)
         late_tests = np.zeros(len(chain), np.uint32)
         for key, check in CHECKS.items():
-            flags, verdict = check(data, self._limits[key], self._memory[key])
+            # Differences of numbers near the end of float64 are infinite, which is beyond every limit: as it should be.
+            with np.errstate(over="ignore", invalid="ignore"):
+                flags, verdict = check(data, self._limits[key], self._memory[key])
             np.maximum(rank, _RANK[flags], out=rank)
             if (bad := flags > Flag.NOT_EVALUATED).any():
                 tests[bad] |= np.uint32(1 << check.bit)

@@ -12,15 +12,18 @@ import shutil
 import sqlite3
 import threading
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+import structlog
 
 from qingtu.contracts import Record, SavedState, StateDelta
 from qingtu.errors import RetryLater, VersionError
 from qingtu.records import RAW
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 SCHEMA_VERSION: Final = 1
@@ -110,7 +113,11 @@ class SqliteBus:
         self._news = threading.Condition()
         self._tails: dict[tuple[str, int], _Tail] = {}
         self._raw = _File(folder / "raw.db", "FULL", self, free_floor_bytes)
-        self._derived = _File(folder / "derived.db", "NORMAL", self, 0)
+        try:
+            self._derived = _File(folder / "derived.db", "NORMAL", self, 0)
+        except BaseException:
+            self._raw.close()
+            raise
 
     @property
     def partitions(self) -> int:
@@ -136,14 +143,9 @@ class SqliteBus:
             if tail.recent and start >= tail.recent[0].offset:
                 skip = start - tail.recent[0].offset
                 return [tail.recent[i] for i in range(skip, min(skip + max_frames, len(tail.recent)))]
-        rows = (
-            self._file(stream)
-            .reader()
-            .execute(
-                "SELECT offset, data FROM frames WHERE stream=? AND partition=? AND offset>=? ORDER BY offset LIMIT ?",
-                (stream, partition, start, max_frames),
-            )
-        )
+        query = "SELECT offset, data FROM frames WHERE stream=? AND partition=? AND offset>=? ORDER BY offset LIMIT ?"
+        with self._file(stream).reader() as db:
+            rows = db.execute(query, (stream, partition, start, max_frames)).fetchall()
         return [Record(offset, data) for offset, data in rows]
 
     def end(self, stream: str, partition: int) -> int:
@@ -166,12 +168,14 @@ class SqliteBus:
 
     def load_state(self, group: str, partition: int) -> SavedState | None:
         """Return what was saved last."""
-        db = self._derived.reader()
-        head = db.execute("SELECT next_offset FROM heads WHERE grp=? AND partition=?", (group, partition)).fetchone()
-        if head is None:
-            return None
-        parts = db.execute("SELECT name, data FROM parts WHERE grp=? AND partition=?", (group, partition))
-        return SavedState(head[0], dict(parts.fetchall()))
+        key = (group, partition)
+        with self._derived.reader() as db:
+            # One transaction: a save in between must not give the offset of one state and the parts of the next.
+            db.execute("BEGIN")
+            head = db.execute("SELECT next_offset FROM heads WHERE grp=? AND partition=?", key).fetchone()
+            parts = db.execute("SELECT name, data FROM parts WHERE grp=? AND partition=?", key).fetchall()
+            db.execute("COMMIT")
+        return None if head is None else SavedState(head[0], dict(parts))
 
     def save_state(self, group: str, partition: int, delta: StateDelta) -> None:
         """Save in one transaction, after all that was appended before."""
@@ -203,14 +207,21 @@ class SqliteBus:
         self._file(stream).run(do)
         with self._news:
             tail.first = before
+            while tail.recent and tail.recent[0].offset < before:
+                tail.size -= len(tail.recent.popleft().data)
 
     def backup(self, folder: Path) -> None:
-        """Copy both files while they are in use, each as of one moment; derived first, so raw is not behind."""
+        """Copy both files while they are in use, each as of one moment; derived first, so raw is not behind.
+
+        Each is one step of SQLite's backup: a step holds one read transaction, which hinders no writer. In several
+        steps the copy starts again whenever a writer commits in between, and so might never end.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         for file in (self._derived, self._raw):
             target = sqlite3.connect(folder / file.path.name)
             try:
-                file.reader().backup(target, pages=1024)
+                with file.reader() as db:
+                    db.backup(target)
             finally:
                 target.close()
 
@@ -257,8 +268,8 @@ class _File:
         self._synchronous = synchronous
         self._bus = bus
         self._floor = floor
-        self._local = threading.local()
-        self._readers: list[sqlite3.Connection] = []
+        self._log = structlog.get_logger(f"bus-{path.stem}")
+        self._readers: deque[sqlite3.Connection] = deque()
         self._queue: deque[_Append | _Work] = deque()
         self._wake = threading.Condition()
         self._closing = False
@@ -280,14 +291,19 @@ class _File:
         db.executescript(f"PRAGMA synchronous={self._synchronous}; PRAGMA busy_timeout=30000;")
         return db
 
-    def reader(self) -> sqlite3.Connection:
-        """Return this thread's own connection."""
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
-        if db is None:
-            db = self._local.db = self._connect()
-            with self._wake:
-                self._readers.append(db)
-        return db
+    @contextmanager
+    def reader(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection: threads come and go, so none may own one."""
+        try:
+            db = self._readers.pop()
+        except IndexError:
+            db = self._connect()
+        try:
+            yield db
+        except BaseException:
+            db.close()
+            raise
+        self._readers.append(db)
 
     def put(self, job: _Append | _Work) -> None:
         """Hand a job to the writer."""
@@ -323,8 +339,9 @@ class _File:
                     return
             try:
                 self._commit(jobs)
-            except (sqlite3.Error, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - a writer that died would leave everybody waiting for ever
                 # All of the group or none: the frames of a later job must not overtake those of an earlier one.
+                self._log.warning("commit_failed", error=repr(error), next="nothing was written; callers try again")
                 self._rollback()
                 for job in jobs:
                     job.ticket.refuse(f"{self.path.name}: {error}")
@@ -357,8 +374,13 @@ class _File:
             ticket.keep(offsets)
 
     def _rollback(self) -> None:
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+        try:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        except sqlite3.Error:
+            # The disk refuses even this: a new connection starts from what was committed.
+            self._db.close()
+            self._db = self._connect()
 
 
 __all__ = ["SCHEMA_VERSION", "Record", "SavedState", "SqliteBus", "StateDelta"]

@@ -186,8 +186,10 @@ def encode(
     else:
         body["readings"] = {n: v for n, v, _ in readings}
     if events:
+        # the format wants a zone on an event's time
+        how: TimeForm = "offset" if dialect.time == "local" else dialect.time
         body["events"] = [
-            {"kind": kind, "level": level, "time": write_time(when, dialect.time), "attributes": attributes}
+            {"kind": kind, "level": level, "time": write_time(when, how), "attributes": attributes}
             for kind, level, when, attributes in events
         ]
     body["seq"] = seq

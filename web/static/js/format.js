@@ -75,8 +75,8 @@ export function otherName(item) {
 export function flagWords(catalogue, flag, tests) {
   const words = [nameOf(catalogue?.flags?.[flag]) || t("flag_n", flag)];
   for (const [bit, test] of Object.entries(catalogue?.tests ?? {})) {
-    const mask = BigInt(bit);
-    if (flag !== 9 && (BigInt(tests ?? 0) & mask) !== 0n) words.push(nameOf(test));
+    //  keys are bit numbers; the set has up to 32, so no bitwise operators of signed numbers
+    if (flag !== 9 && Math.floor((tests ?? 0) / 2 ** Number(bit)) % 2 === 1) words.push(nameOf(test));
   }
   return words.join(" · ");
 }

@@ -9,20 +9,20 @@ const STATIONS_MS = 30000;
 let source = null;
 let heardAt = 0;
 let stationsTimer = 0;
+let overtaking = null; //  alerts that the stream brings while a list of all alerts is on its way
 
 /** First load. Throws ApiError when the service cannot give the catalogue or the stations. */
 export async function loadAll() {
-  const [catalogue, stations, latest, alerts, status] = await Promise.all([
+  const [catalogue, stations, latest, , status] = await Promise.all([
     get("catalogue"),
     get("stations"),
     get("latest"),
-    get("alerts", { state: "active", limit: 500 }),
+    loadAlerts(),
     get("status"),
   ]);
   store.catalogue = catalogue;
   takeStations(stations);
   takeLatest(latest);
-  takeAlerts(alerts.alerts);
   store.status = status;
   emit("catalogue");
   emit("stations");
@@ -85,15 +85,13 @@ function onBroken() {
 }
 
 async function reload() {
-  const [stations, latest, alerts] = await Promise.all([
+  const [stations, latest] = await Promise.all([
     get("stations"),
     get("latest"),
-    get("alerts", { state: "active", limit: 500 }),
+    loadAlerts(),
   ]);
   takeStations(stations);
   takeLatest(latest);
-  store.alerts.clear();
-  takeAlerts(alerts.alerts);
   emit("stations");
   emit("latest", null);
   emit("alerts");
@@ -133,6 +131,7 @@ function onReadings(batch) {
 
 function onAlerts(batch) {
   takeAlerts(batch.alerts);
+  overtaking?.push(...batch.alerts);
   emit("alerts");
   markStations();
   stationsTimer = Math.min(stationsTimer, Date.now() - STATIONS_MS + 2000); //  silence changes states: look soon
@@ -175,6 +174,19 @@ function takeLatest(answer) {
     latest.set(key, live && live.time_ms > reading.time_ms ? live : reading);
   }
   store.latest = latest;
+}
+
+/** The list of all alerts replaces ours, but for what the stream told while the list was on its way. */
+async function loadAlerts() {
+  const newer = [];
+  overtaking = newer;
+  try {
+    const { alerts } = await get("alerts", { state: "active", limit: 500 });
+    store.alerts = new Map(alerts.map((alert) => [alert.id, alert]));
+    takeAlerts(newer.filter((alert) => !(store.alerts.get(alert.id)?.changed_ms > alert.changed_ms)));
+  } finally {
+    if (overtaking === newer) overtaking = null;
+  }
 }
 
 function takeAlerts(alerts) {

@@ -105,6 +105,7 @@ async function load() {
   connect();
   watch();
   if (address.sheet === "quarantine") showQuarantine();
+  if (store.choice.station && !address.view) reveal(store.choice.station);
 }
 
 /** Another address in the same tab: the Back button, or a link that was pasted. */

@@ -4,7 +4,7 @@ import { byId, h, setText } from "./dom.js";
 import { age, flagWords, nameOf, number, short } from "./format.js";
 import { lang, t } from "./i18n.js";
 import { LABEL_FONTS, mapStyle, placeText, themedPaint } from "./mapstyle.js";
-import { drawMark, formOf, holdsText, paint } from "./marks.js";
+import { drawMark, formOf, holdsText, isMinor, paint } from "./marks.js";
 import { now, on, property, shows, store } from "./store.js";
 import { onTheme, palette } from "./theme.js";
 
@@ -130,29 +130,38 @@ function feature(place, wanted) {
   const head = place.headline;
   const meta = head ? property(head.property) : null;
   const text = holdsText(form) && head ? short(head.value, meta?.precision) : "";
-  const icon = JSON.stringify([form, look, text]);
-  wanted.add(icon);
-  if (!map.hasImage(icon)) {
-    const drawn = drawMark(form, look, text);
-    map.addImage(icon, drawn.image, { pixelRatio: drawn.pixelRatio });
-  }
+  const chosen = place.id === store.choice.station;
+  const small = isMinor(form) && place.alert_level === 0 && !chosen;
+  const icon = imageOf(form, look, text, wanted);
   const line = !holdsText(form) && head && Number.isFinite(head.value)
     ? `\n${number(head.value, meta?.precision)} ${head.unit_label ?? ""}`
     : "";
-  const chosen = place.id === store.choice.station;
   return {
     type: "Feature",
     geometry: { type: "Point", coordinates: [place.lon, place.lat] },
     properties: {
       id: place.id,
       icon,
+      far: small ? imageOf(form, look, "", wanted) : icon,
+      size: small ? 0.6 : 0.9,
       form,
       name: nameOf(place) || place.id,
       line,
       shade: colours.muted,
-      order: chosen ? -10 : -place.alert_level - (place.unacknowledged ? 0.5 : 0),
+      order: chosen ? -10 : small ? 1 : -place.alert_level - (place.unacknowledged ? 0.5 : 0),
     },
   };
+}
+
+/** The name of the image of a mark, drawn when it is not there yet. */
+function imageOf(form, look, text, wanted) {
+  const name = JSON.stringify([form, look, text]);
+  wanted.add(name);
+  if (!map.hasImage(name)) {
+    const drawn = drawMark(form, look, text);
+    map.addImage(name, drawn.image, { pixelRatio: drawn.pixelRatio });
+  }
+  return name;
 }
 
 /** Each value makes an image; take the unused ones out before they pile up. */

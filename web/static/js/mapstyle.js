@@ -3,6 +3,8 @@
 
 const data = (name) => new URL(`../data/${name}`, import.meta.url).href;
 const FONT = ["Noto Sans SC"];
+/** Below this zoom the many small neighbours of a town (noise, communities …) are drawn small and without figures. */
+const NEAR_ZOOM = 10.8;
 const empty = { type: "FeatureCollection", features: [] };
 
 export const LABEL_FONTS = '"Noto Sans SC","Noto Sans CJK SC","PingFang SC","Microsoft YaHei",system-ui,sans-serif';
@@ -135,7 +137,8 @@ function markLayer() {
     source: "stations",
     layout: {
       "symbol-sort-key": ["-", 0, ["get", "order"]],
-      "icon-image": ["get", "icon"],
+      "icon-image": ["step", ["zoom"], ["get", "far"], NEAR_ZOOM, ["get", "icon"]],
+      "icon-size": ["step", ["zoom"], ["get", "size"], NEAR_ZOOM, 1],
       "icon-allow-overlap": true,
       "icon-padding": 0,
     },

@@ -27,6 +27,9 @@ export const formOf = (domain) => FORMS[domain] ?? "disc";
 /** Forms wide enough for a figure; the others carry a sign and show the value in their label. */
 export const holdsText = (form) => form === "pill" || form === "drop" || form === "disc";
 
+/** Forms of the many: small on a far view, unless they have something to say. */
+export const isMinor = (form) => !["pill", "drop", "diamond"].includes(form);
+
 /** AQI colours of HJ 633: used only where the headline is an index, never for a plain concentration. */
 const AQI = [
   [50, "#00e400", "#14202b"],

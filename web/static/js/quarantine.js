@@ -58,7 +58,7 @@ function line(row, detail) {
     "tr",
     { onclick: (event) => event.target !== open && show(row, detail, tr) },
     h("td", {}, open),
-    h("td", { class: "clip", title: row.device }, row.device ?? "—"),
+    h("td", { class: "clip", title: row.topic }, row.device ?? row.topic ?? "—"),
     h("td", {}, reasonName(row.reason), row.redriven ? h("small", {}, ` · ${t("q_redriven")}`) : null),
     h("td", { class: "clip", title: row.detail }, row.detail ?? ""),
     h("td", { class: "num" }, bytes(row.size)),

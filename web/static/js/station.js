@@ -24,7 +24,11 @@ export function startStation(given) {
   on("readings", (rows) => rows.some(charted) && tail());
   on("stations", () => view && (store.stations.has(view.id) ? header() : open()));
   on("tick", ages);
-  on("link", ({ recovered }) => recovered && loadChart());
+  on("link", ({ recovered }) => {
+    if (!recovered || !view?.chosen.property) return;
+    loadChart();
+    loadSparks();
+  });
   onTheme(() => view?.series && paintChart());
 }
 
@@ -76,8 +80,14 @@ function build(panel, all) {
   if (!all.length) return;
   refresh(null);
   loadChart();
-  const rows = [...parts.body.children].map((row, index) => ({ ...all[index], element: row.querySelector(".spark") }));
-  fillSparks(rows, station(view.id).interval_s, view.abort.signal);
+  loadSparks();
+}
+
+function loadSparks() {
+  const rows = new Map([...view.parts.body.children].map((row) => [row.dataset.key, row]));
+  const wanted = seriesOf(view.id).filter((item) => rows.has(item.key));
+  const targets = wanted.map((item) => ({ ...item, element: rows.get(item.key).querySelector(".spark") }));
+  fillSparks(targets, station(view.id).interval_s, view.abort.signal);
 }
 
 function header() {

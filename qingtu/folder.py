@@ -1,0 +1,131 @@
+"""The data folder: one process at a time, its lock, its secret, its tokens, and the archive of catalogues.
+
+::
+
+    data/lock            held while a process uses the folder; holds its pid
+    data/service.json    address and token of the running process, for the CLI
+    data/secret          key of the pseudonyms
+    data/tokens          lines "name: token" of those who may act
+    data/catalogues/     every catalogue version that was ever used, as JSON
+    data/bus/ data/qingtu.duckdb data/broker/
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from qingtu.catalogue import Catalogue
+from qingtu.errors import NotFound, StartError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class DataFolder:
+    """A data folder that this process has for itself.
+
+    Args:
+        path: created when absent.
+
+    Raises:
+        StartError: not writable, or in use by another process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = (path / "lock").open("a+")
+        except OSError as error:
+            raise StartError(
+                f"数据目录不可写 / data folder {path} cannot be written: {error.strerror}; choose another with --data"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.seek(0)
+            pid = self._lock.read().strip() or "?"
+            self._lock.close()
+            raise StartError(
+                f"数据目录正被进程 {pid} 使用 / data folder {path} is in use by process {pid}: "
+                "stop it, or choose another with --data"
+            ) from error
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+        self._catalogues: dict[str, Catalogue] = {}
+
+    def secret(self, file: Path | None) -> bytes:
+        """Return the key of the pseudonyms; made on first use, readable by the owner alone."""
+        path = file or self.path / "secret"
+        if not path.exists():
+            if file is not None:
+                raise StartError(f"secret_file {file} does not exist")
+            _write_private(path, secrets.token_hex(32))
+        return path.read_text().strip().encode()
+
+    def tokens(self, file: Path | None) -> dict[str, str]:
+        """Return token → person. Without a file of one's own, one token for ``operator`` is made."""
+        path = file or self.path / "tokens"
+        if not path.exists():
+            if file is not None:
+                raise StartError(f"web.tokens_file {file} does not exist")
+            _write_private(path, f"operator: {secrets.token_urlsafe(24)}\n")
+        out = {}
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            name, colon, token = line.partition(":")
+            if not line.strip() or line.startswith("#"):
+                continue
+            if not colon or len(token.strip()) < 16:
+                raise StartError(f"{path}:{number}: write 'name: token', a token has at least 16 characters")
+            out[token.strip()] = name.strip()
+        return out
+
+    def archive(self, catalogue: Catalogue) -> None:
+        """Keep a catalogue version for ever."""
+        folder = self.path / "catalogues"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{catalogue.version}.json"
+        if not path.exists():
+            part = path.with_suffix(".part")
+            part.write_text(catalogue.to_json(), encoding="utf-8")
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
+        self._catalogues[catalogue.version] = catalogue
+
+    def catalogue(self, version: str) -> Catalogue:
+        """Return an archived catalogue.
+
+        Raises:
+            NotFound: this version was never archived here.
+        """
+        if version not in self._catalogues:
+            path = self.path / "catalogues" / f"{version}.json"
+            if not path.exists():
+                raise NotFound(f"catalogue {version} is not in {path.parent}: restore it from a back-up")
+            self._catalogues[version] = Catalogue.from_json(path.read_text(encoding="utf-8"))
+        return self._catalogues[version]
+
+    def announce(self, address: dict[str, Any]) -> None:
+        """Write where the running service is, for the CLI."""
+        _write_private(self.path / "service.json", json.dumps(address))
+
+    def close(self) -> None:
+        """Give the folder free."""
+        (self.path / "service.json").unlink(missing_ok=True)
+        self._lock.close()
+
+
+def _write_private(path: Path, text: str) -> None:
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

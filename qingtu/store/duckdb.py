@@ -1,0 +1,307 @@
+"""The embedded primary store: one DuckDB file. Rows, origins and ledger are committed as one.
+
+One thread writes; any thread reads on its own cursor and sees what is committed. Reading is in
+:mod:`qingtu.store.queries`.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import structlog
+
+from qingtu.clock import HOUR
+from qingtu.contracts import Applied, Progress
+from qingtu.errors import QingtuError, RetryLater, StartError, VersionError
+from qingtu.records import ALERTS, FIGURES, PROCESSED, REJECTED, Frame
+from qingtu.store import books
+from qingtu.store.books import BookEntry, Changes, ManifestKeys
+from qingtu.store.names import SeriesNames
+from qingtu.store.queries import Queries
+from qingtu.store.schema import SCHEMA_VERSION, TABLES
+from qingtu.store.writer import Staged, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_FIGURE_KEY: Final = ("what", "station", "property", "channel", "start")
+_NEVER: Final = -(1 << 62)
+
+
+class DuckStore(Queries):
+    """See :class:`qingtu.contracts.Store`.
+
+    Args:
+        path: the database file, created when absent.
+        memory_limit: such as ``1GB``.
+        threads: that DuckDB may use.
+
+    Raises:
+        VersionError: written by a newer program.
+        StartError: the file is in use by another process or cannot be opened.
+    """
+
+    def __init__(self, path: Path, memory_limit: str = "1GB", threads: int = 2) -> None:
+        self._path = path
+        self._config: dict[str, Any] = {"memory_limit": memory_limit, "threads": threads}
+        self._log = structlog.get_logger("store")
+        self._lock = threading.Lock()
+        self._apply_by: dict[str, Callable[[int, Sequence[Frame], Staged, Changes], None]] = {
+            PROCESSED: self._processed,
+            ALERTS: self._alerts,
+            REJECTED: self._rejected,
+            FIGURES: self._figures,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._open()
+        except duckdb.IOException as error:
+            first = str(error).splitlines()[0]
+            raise StartError(
+                f"{path} cannot be opened: {first} (is another qingtu using this data folder? stop it, or set "
+                "another with --data)"
+            ) from error
+
+    def _open(self) -> None:
+        self._db = duckdb.connect(str(self._path), config=self._config)
+        self._db.execute(TABLES)
+        found = self._db.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()
+        if found is None:
+            self._db.execute("INSERT INTO meta VALUES ('version', ?)", [str(SCHEMA_VERSION)])
+        elif int(found[0]) > SCHEMA_VERSION:
+            self._db.close()
+            raise VersionError(
+                f"{self._path} has version {found[0]}, written by a newer program; this reads {SCHEMA_VERSION}"
+            )
+        self._load()
+
+    def _load(self) -> None:
+        """Read what is kept in memory beside the tables."""
+        db = self._db
+        self._names = SeriesNames(db.execute("SELECT * FROM series").fetchall())
+        self._writer = Writer(self._names)
+        self._newest = np.full(len(self._names), _NEVER, np.int64)
+        newest = db.execute("SELECT series, epoch_us(max(time)) FROM readings GROUP BY series").fetchnumpy()
+        self._newest[np.asarray(newest["series"], np.int64)] = np.asarray(list(newest.values())[1], np.int64)
+        self._books: dict[books.Key, NDArray[np.int64]] = {
+            (network, hour): np.array(counts, np.int64)
+            for network, hour, *counts in db.execute("SELECT * FROM ledger").fetchall()
+        }
+        self._progress = {
+            (stream, partition): Progress(next_offset, origin)
+            for stream, partition, next_offset, origin in db.execute("SELECT * FROM progress").fetchall()
+        }
+        seq = db.execute("SELECT max(seq) FROM alerts").fetchone()
+        self._alert_seq = int(seq[0]) + 1 if seq and seq[0] is not None else 0
+
+    def progress(self, stream: str, partition: int) -> Progress:
+        """Return how far committed effects reach."""
+        with self._lock:
+            return self._progress.get((stream, partition), Progress(0, -1))
+
+    def ledger(self) -> tuple[dict[books.Key, dict[str, int]], dict[int, int]]:
+        """Return outcomes by (network, hour), and by partition the raw offset up to which they count."""
+        with self._lock:
+            counts = {key: dict(zip(books.COLUMNS, row.tolist(), strict=True)) for key, row in self._books.items()}
+            at = {partition: p.origin for (stream, partition), p in self._progress.items() if stream == PROCESSED}
+            return counts, at
+
+    def apply(self, stream: str, partition: int, frames: Sequence[Frame], next_offset: int) -> Applied:
+        """Apply frames and commit; see the contract."""
+        before = self.progress(stream, partition)
+        fresh, origin = [], before.origin
+        for frame in frames:
+            if frame.origin is None:
+                raise QingtuError(f"a frame of {stream} has no origin")
+            if frame.origin[1] > origin:
+                fresh.append(frame)
+                origin = frame.origin[1]
+        staged, changes = Staged(self._newest.copy()), Changes()
+        progress = Progress(next_offset, origin)
+        try:
+            self._db.begin()
+            if fresh:
+                self._apply_by[stream](partition, fresh, staged, changes)
+            self._save_books(changes)
+            self._save_progress(stream, partition, progress)
+            self._db.commit()
+        except duckdb.Error as error:
+            self._recover(error)
+            raise RetryLater(f"store: {str(error).splitlines()[0]}") from error
+        with self._lock:
+            self._newest = staged.newest
+            self._names.saved()
+            for key, amount in changes.counts.items():
+                self._books[key] = self._books.get(key, np.zeros(len(books.COLUMNS), np.int64)) + amount
+            self._progress[stream, partition] = progress
+        return Applied(len(fresh), staged.readings, staged.revised, staged.unchanged)
+
+    def _recover(self, error: duckdb.Error) -> None:
+        """Undo, and open again when the database refuses to go on after a fatal error."""
+        self._log.warning("store_failed", error=str(error).splitlines()[0])
+        try:
+            self._db.rollback()
+            self._db.execute("SELECT 1 FROM meta").fetchone()
+        except duckdb.Error:
+            self._db.close()
+            try:
+                self._open()
+            except duckdb.Error as again:
+                raise RetryLater(f"store: {str(again).splitlines()[0]}", retry_after_s=2.0) from error
+
+    # --------------------------------------------------------------------------------------------- one stream each
+
+    def _processed(self, partition: int, frames: Sequence[Frame], staged: Staged, changes: Changes) -> None:
+        keyed = [(frame, books.count_manifest(frame, partition, changes)) for frame in frames]
+        self._writer.write(self._db, keyed, staged, changes)
+        for frame, keys in keyed:
+            if keys is not None and keys.redriven:
+                self._book_moves(partition, frame, keys, staged, changes)
+        if self._names.unsaved:
+            rows = [(number, *self._names.keys[number]) for number in self._names.unsaved]
+            self._insert(
+                "series", pa.table(dict(zip(("id", "s", "p", "c"), map(list, zip(*rows, strict=True)), strict=True)))
+            )
+        for frame in frames:
+            if (events := frame.get("events")) is not None:
+                self._insert("events", _plain(events))
+
+    def _book_moves(self, partition: int, frame: Frame, keys: ManifestKeys, staged: Staged, changes: Changes) -> None:
+        wanted = sorted(set(keys.redriven.values()))
+        rows = self._db.execute(
+            "SELECT partition, position, network, hour, decoded, refused, outcome, moved_by FROM quarantine_book "
+            "WHERE partition = ? AND position IN (SELECT unnest(?))",
+            [partition, wanted],
+        ).fetchall()
+        entries = {(p, at): BookEntry(*rest) for p, at, *rest in rows}
+        entries |= {at: entry for at, entry in changes.quarantined.items() if at[1] in set(wanted)}
+        origin = frame.origin
+        assert origin is not None
+        stored = {row: n for (offset, row), n in staged.stored.items() if offset == origin[1]}
+        books.move(frame, partition, entries, stored, changes)
+
+    def _alerts(self, partition: int, frames: Sequence[Frame], staged: Staged, changes: Changes) -> None:
+        del partition, staged, changes
+        for frame in frames:
+            rows = _plain(frame.sections["alerts"])
+            seq = pa.array(np.arange(self._alert_seq, self._alert_seq + rows.num_rows))
+            self._insert("alerts", rows.add_column(0, "seq", seq))
+            self._alert_seq += rows.num_rows
+
+    def _rejected(self, partition: int, frames: Sequence[Frame], staged: Staged, changes: Changes) -> None:
+        del staged, changes
+        for frame in frames:
+            batch = frame.sections["rejected"]
+            # Two columns are called refused: what was refused in readings, and the gateway's reason.
+            names = list(batch.schema.names)
+            names[len(names) - 1 - names[::-1].index("refused")] = "refused_by_gateway"
+            rows = _plain(pa.RecordBatch.from_arrays(batch.columns, names=names))
+            column = pa.array(np.full(rows.num_rows, partition, np.int32))
+            self._insert("rejected", rows.add_column(0, "partition", column))
+
+    def _figures(self, partition: int, frames: Sequence[Frame], staged: Staged, changes: Changes) -> None:
+        del partition, staged, changes
+        key = " AND ".join(f"f.{column} = n.{column}" for column in _FIGURE_KEY)
+        same = "f.value IS NOT DISTINCT FROM n.value AND f.count = n.count AND f.valid = n.valid"
+        for frame in frames:
+            self._db.register("made", _plain(frame.sections["figures"]))
+            self._db.execute(
+                f"INSERT INTO figure_corrections SELECT f.what, f.station, f.property, f.channel, f.start, f.value, "  # noqa: S608
+                f"f.count, f.valid, f.inputs, f.revision, f.known_at, n.value, n.count, n.valid, n.inputs, "
+                f"n.revision, n.known_at FROM made n JOIN figures f ON {key} WHERE NOT ({same})"
+            )
+            # What is the same keeps its first revision: it was known since then.
+            self._db.execute(f"DELETE FROM figures f USING made n WHERE {key} AND NOT ({same})")  # noqa: S608
+            self._db.execute(f"INSERT INTO figures SELECT * FROM made n WHERE NOT EXISTS (FROM figures f WHERE {key})")  # noqa: S608
+            self._db.unregister("made")
+
+    # --------------------------------------------------------------------------------------------------- helpers
+
+    def _insert(self, table: str, rows: pa.Table) -> None:
+        self._db.register("inserting", rows)
+        self._db.execute(f"INSERT INTO {table} SELECT * FROM inserting")  # noqa: S608 - our own table names
+        self._db.unregister("inserting")
+
+    def _save_books(self, changes: Changes) -> None:
+        if changes.counts:
+            rows = []
+            for (network, hour), amount in changes.counts.items():
+                before = self._books.get((network, hour), np.zeros(len(books.COLUMNS), np.int64))
+                rows.append((network, hour, *(before + amount).tolist()))
+            self._replace("ledger", ("network", "hour"), ("network", "hour", *books.COLUMNS), rows)
+        if changes.quarantined:
+            entries = [
+                (p, at, e.network, e.hour, e.decoded, e.refused, e.outcome, e.moved_by)
+                for (p, at), e in changes.quarantined.items()
+            ]
+            columns = ("partition", "position", "network", "hour", "decoded", "refused", "outcome", "moved_by")
+            self._replace("quarantine_book", ("partition", "position"), columns, entries)
+
+    def _save_progress(self, stream: str, partition: int, progress: Progress) -> None:
+        row = [(stream, partition, progress.next_offset, progress.origin)]
+        self._replace("progress", ("stream", "partition"), ("stream", "partition", "next_offset", "origin"), row)
+
+    def _replace(self, table: str, key: Sequence[str], columns: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
+        data = pa.table(dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True)))
+        self._db.register("replacing", data)
+        where = " AND ".join(f"t.{column} = n.{column}" for column in key)
+        self._db.execute(f"DELETE FROM {table} t USING replacing n WHERE {where}")  # noqa: S608 - our own names
+        self._db.execute(f"INSERT INTO {table} SELECT * FROM replacing")  # noqa: S608
+        self._db.unregister("replacing")
+
+    @contextmanager
+    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Lend a cursor for reading; closed afterwards."""
+        cursor = self._db.cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
+
+    def expire(self, before_us: int) -> int:
+        """Delete readings, events and corrections older than ``before_us``, by whole days; return how many readings."""
+        day = before_us // (24 * HOUR) * (24 * HOUR)
+        at = np.datetime64(day, "us").item()
+        with self._lock:
+            deleted = self._db.execute("DELETE FROM readings WHERE time < ?", [at]).fetchone()
+            self._db.execute("DELETE FROM corrections WHERE time < ?", [at])
+            self._db.execute("DELETE FROM events WHERE time < ?", [at])
+        return int(deleted[0]) if deleted else 0
+
+    def backup(self, path: Path) -> None:
+        """Copy the whole database into a new file while it is in use, as of one moment."""
+        with self.cursor() as db:
+            db.execute(f"ATTACH '{_quoted(path)}' AS copy_to")
+            try:
+                name = db.execute("SELECT current_database()").fetchone()
+                assert name is not None
+                db.execute(f'COPY FROM DATABASE "{name[0]}" TO copy_to')
+            finally:
+                db.execute("DETACH copy_to")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+
+def _plain(batch: pa.RecordBatch) -> pa.Table:
+    """Turn zoned times into UTC timestamps without a zone, and name columns into text."""
+    table = pa.Table.from_batches([batch])
+    for i, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(i, field.name, table.column(i).cast(pa.string()))
+        elif pa.types.is_timestamp(field.type):
+            table = table.set_column(i, field.name, table.column(i).cast(pa.int64()).cast(pa.timestamp("us")))
+    return table
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

@@ -1,0 +1,86 @@
+"""Series numbers of a store: dense integers for (station, property, channel), looked up on whole arrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qingtu.records import codes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+
+class SeriesNames:
+    """Numbers by name. Numbers that are new since the last :meth:`saved` are listed in ``unsaved``."""
+
+    def __init__(self, rows: Iterable[tuple[int, str, str, str]] = ()) -> None:
+        self._stations: dict[str, int] = {}
+        self._properties: dict[str, int] = {}
+        self._channels: dict[str, int] = {}
+        self._table: NDArray[np.int32] = np.full((1, 64, 32), -1, np.int32)
+        self.keys: list[tuple[str, str, str]] = []
+        self.unsaved: list[int] = []
+        self._index: dict[tuple[str, str, str], int] = {}
+        for number, *key in sorted(rows):
+            if number != len(self.keys):
+                raise ValueError(f"series numbers are not dense at {number}")
+            self._add((key[0], key[1], key[2]))
+        self.unsaved.clear()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def number(self, key: tuple[str, str, str]) -> int | None:
+        """Return the number of a (station, property, channel), or None."""
+        return self._index.get(key)
+
+    def numbers(self, batch: pa.RecordBatch) -> NDArray[np.int32]:
+        """Return the series number of each row of a ``READINGS`` batch; new series get one."""
+        station, stations = codes_of(batch.column("station"))
+        prop, properties = codes_of(batch.column("property"))
+        channel, channels = codes_of(batch.column("channel"))
+        s = np.array([self._code(self._stations, name) for name in stations], np.int64)[station]
+        p = np.array([self._code(self._properties, name) for name in properties], np.int64)[prop]
+        c = np.array([self._code(self._channels, name) for name in channels], np.int64)[channel]
+        self._grow()
+        out: NDArray[np.int32] = self._table[c, s, p]
+        missing = np.flatnonzero(out < 0)
+        if len(missing):
+            for i in missing.tolist():
+                key = (stations[station[i]], properties[prop[i]], channels[channel[i]])
+                if key not in self._index:
+                    self._add(key)
+            out = self._table[c, s, p]
+        return out
+
+    def saved(self) -> None:
+        """Note that ``unsaved`` is kept."""
+        self.unsaved.clear()
+
+    @staticmethod
+    def _code(table: dict[str, int], name: str) -> int:
+        code = table.get(name)
+        return table.setdefault(name, len(table)) if code is None else code
+
+    def _grow(self) -> None:
+        need = (len(self._channels), len(self._stations), len(self._properties))
+        have = self._table.shape
+        if any(n > h for n, h in zip(need, have, strict=True)):
+            shape = tuple(h if n <= h else max(2 * h, n) for n, h in zip(need, have, strict=True))
+            larger: NDArray[np.int32] = np.full(shape, -1, np.int32)
+            larger[: have[0], : have[1], : have[2]] = self._table
+            self._table = larger
+
+    def _add(self, key: tuple[str, str, str]) -> None:
+        s, p, c = (
+            self._code(t, n) for t, n in zip((self._stations, self._properties, self._channels), key, strict=True)
+        )
+        self._grow()
+        self._table[c, s, p] = self._index[key] = len(self.keys)
+        self.unsaved.append(len(self.keys))
+        self.keys.append(key)

@@ -1,0 +1,303 @@
+"""Reading from the DuckDB store: ranges, as-of, latest, figures, alerts, quarantine, corrections, export."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from qingtu.records import RAW_ROWS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    import duckdb
+
+    from qingtu.contracts import ReadingQuery
+    from qingtu.store.names import SeriesNames
+
+_NOW: Final = "SELECT series, time, value, flag, tests, revision, known_at FROM readings"
+_COLUMNS: Final = "series, epoch_us(time) AS time, value, flag, tests, revision, epoch_us(known_at) AS known_at"
+
+
+class Queries:
+    """The reading half of :class:`qingtu.store.duckdb.DuckStore`. Any thread may call."""
+
+    _names: SeriesNames
+
+    def cursor(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        """Lend a cursor; implemented by the store."""
+        raise NotImplementedError
+
+    def readings(self, query: ReadingQuery) -> pa.Table:
+        """Return readings in order of series and time.
+
+        Returns:
+            columns series (int32, index into ``query.series``), time, value (null: missing), flag, tests, revision,
+            known_at; times in µs UTC as int64.
+        """
+        wanted = [(i, self._names.number(key)) for i, key in enumerate(query.series)]
+        known = [(i, number) for i, number in wanted if number is not None]
+        numbers = pa.table(
+            {
+                "place": pa.array([i for i, _ in known], pa.int32()),
+                "number": pa.array([number for _, number in known], pa.int32()),
+            }
+        )
+        span: list[Any] = [_stamp(query.start_us), _stamp(query.end_us)]
+        source, args = _as_of(query, span)
+        limit = "" if query.limit is None else f"ORDER BY time DESC LIMIT {int(query.limit)}"
+        with self.cursor() as db:
+            db.register("wanted", numbers)
+            return db.sql(
+                f"SELECT {_COLUMNS} FROM (SELECT place AS series, time, value, flag, tests, revision, known_at "  # noqa: S608
+                f"FROM ({source}) r JOIN wanted ON r.series = wanted.number {limit}) ORDER BY series, time",
+                params=args,
+            ).to_arrow_table()
+
+    def latest(self) -> pa.Table:
+        """Return the newest reading of every series: station, property, channel, and columns as :meth:`readings`."""
+        with self.cursor() as db:
+            return db.sql(
+                "SELECT s.station, s.property, s.channel, epoch_us(n.b.at) AS time, n.b.v AS value, n.b.f AS flag, "
+                "n.b.t AS tests, n.b.r AS revision, epoch_us(n.b.k) AS known_at FROM (SELECT series, "
+                "max_by(struct_pack(at := time, v := value, f := flag, t := tests, r := revision, k := known_at), "
+                "time) AS b FROM readings GROUP BY series) n JOIN series s ON s.id = n.series"
+            ).to_arrow_table()
+
+    def reading(self, key: tuple[str, str, str], time_us: int) -> dict[str, Any] | None:
+        """Return one reading with its corrections, newest last, or None."""
+        number = self._names.number(key)
+        if number is None:
+            return None
+        with self.cursor() as db:
+            found = rows_of(
+                db,
+                f"SELECT {_COLUMNS} FROM readings WHERE series = ? AND time = ?",  # noqa: S608
+                [number, _stamp(time_us)],
+            )
+            if not found:
+                return None
+            found[0]["corrections"] = rows_of(
+                db,
+                "SELECT old_value, old_flag, old_tests, old_revision, epoch_us(old_known_at) AS old_known_at, "
+                "new_value, new_flag, new_tests, new_revision, epoch_us(known_at) AS known_at, cause FROM corrections "
+                "WHERE series = ? AND time = ? ORDER BY new_revision",
+                [number, _stamp(time_us)],
+            )
+        return found[0]
+
+    def figures(
+        self, station: str, prop: str, start_us: int, end_us: int, *, channel: str = "main", what: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the figures of a series whose period starts in the range, oldest first."""
+        with self.cursor() as db:
+            return rows_of(
+                db,
+                "SELECT what, epoch_us(start) AS start, value, count, expected, valid, reason, inputs, revision, "
+                "epoch_us(known_at) AS known_at FROM figures WHERE station = ? AND property = ? AND channel = ? "
+                "AND start >= ? AND start < ? AND (? IS NULL OR what = ?) ORDER BY start, what",
+                [station, prop, channel, _stamp(start_us), _stamp(end_us), what, what],
+            )
+
+    def figure_corrections(self, since_us: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
+        """Return which published figures changed, from what to what, newest first."""
+        with self.cursor() as db:
+            return rows_of(
+                db,
+                "SELECT what, station, property, channel, epoch_us(start) AS start, old_value, old_count, old_valid, "
+                "old_revision, epoch_us(old_known_at) AS old_known_at, new_value, new_count, new_valid, new_revision, "
+                "epoch_us(known_at) AS known_at FROM figure_corrections WHERE known_at >= ? "
+                "ORDER BY known_at DESC, start DESC LIMIT ?",
+                [_stamp(since_us), limit],
+            )
+
+    def alerts(self, *, active: bool, limit: int = 500) -> list[dict[str, Any]]:
+        """Return alerts as their last transition left them; the highest unacknowledged level first.
+
+        Args:
+            active: only open and acknowledged ones.
+            limit: at most so many.
+        """
+        where = "WHERE state IN ('open', 'acknowledged')" if active else ""
+        with self.cursor() as db:
+            return rows_of(db, _ALERTS.format(where=where), [limit])
+
+    def alert(self, alert: str) -> list[dict[str, Any]]:
+        """Return the transitions of one alert, oldest first; empty when there is no such alert."""
+        with self.cursor() as db:
+            return rows_of(
+                db,
+                "SELECT * EXCLUDE (time, opened_at, known_at), epoch_us(time) AS time, "
+                "epoch_us(opened_at) AS opened_at, epoch_us(known_at) AS known_at "
+                "FROM alerts WHERE alert = ? ORDER BY seq",
+                [alert],
+            )
+
+    def alerts_of(self, station: str, prop: str, revision: int) -> list[dict[str, Any]]:
+        """Return the alert transitions that a raw row caused."""
+        with self.cursor() as db:
+            return rows_of(
+                db,
+                'SELECT alert, rule, state, level, epoch_us(time) AS time, value, "limit" FROM alerts '
+                "WHERE station = ? AND property IN (?, '') AND revision = ? ORDER BY seq",
+                [station, prop, revision],
+            )
+
+    def quarantine(
+        self, *, reason: str | None = None, limit: int = 200, ids: Sequence[tuple[int, int]] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return rejected messages, newest first, with what became of them (``outcome``, ``moved_by``).
+
+        Args:
+            reason: only with this reason code.
+            limit: at most so many.
+            ids: only these (partition, position).
+        """
+        conditions, args = ["r.kind = 0"], list[Any]()
+        if reason is not None:
+            conditions.append("r.reason = ?")
+            args.append(reason)
+        if ids is not None:
+            conditions.append("(r.partition, r.position) IN (SELECT (p, at) FROM (SELECT unnest(?) p, unnest(?) at))")
+            args += [[p for p, _ in ids], [at for _, at in ids]]
+        with self.cursor() as db:
+            return rows_of(
+                db,
+                "SELECT r.* EXCLUDE (received_at), epoch_us(r.received_at) AS received_at, b.outcome, b.moved_by "  # noqa: S608
+                "FROM rejected r LEFT JOIN quarantine_book b ON b.partition = r.partition AND "
+                "b.position = coalesce(r.redrive_of, r.position) "
+                f"WHERE {' AND '.join(conditions)} ORDER BY r.received_at DESC, r.position DESC LIMIT ?",
+                [*args, limit],
+            )
+
+    def raw_rows(self, ids: Sequence[tuple[int, int]]) -> pa.RecordBatch:
+        """Return the raw rows of rejected messages, in the order of ``ids``, as ``RAW_ROWS``."""
+        names = ", ".join("refused_by_gateway AS refused" if n == "refused" else f'"{n}"' for n in RAW_ROWS.names)
+        wanted = pa.table({"p": [p for p, _ in ids], "at": [at for _, at in ids], "n": list(range(len(ids)))})
+        with self.cursor() as db:
+            db.register("wanted", wanted)
+            table = db.sql(
+                f"SELECT {names} FROM (SELECT r.*, w.n FROM rejected r JOIN wanted w ON r.partition = w.p "  # noqa: S608
+                "AND r.position = w.at) ORDER BY n"
+            ).to_arrow_table()
+        columns = []
+        for field in RAW_ROWS:
+            column = table.column(field.name).combine_chunks()
+            if pa.types.is_timestamp(field.type):
+                column = column.cast(pa.timestamp("us")).cast(pa.int64()).cast(field.type)
+            columns.append(column.cast(field.type))
+        return pa.RecordBatch.from_arrays(columns, schema=RAW_ROWS)
+
+    def in_quarantine(self, reason: str | None = None) -> list[tuple[int, int]]:
+        """Return (partition, position) of every message that is in quarantine now, oldest first."""
+        with self.cursor() as db:
+            rows: list[tuple[int, int]] = db.execute(
+                "SELECT DISTINCT b.partition, b.position FROM quarantine_book b JOIN rejected r ON "
+                "r.partition = b.partition AND r.position = b.position WHERE b.outcome = 3 AND (? IS NULL OR "
+                "r.reason = ?) ORDER BY ALL",
+                [reason, reason],
+            ).fetchall()
+        return rows
+
+    def quarantine_counts(self) -> list[dict[str, Any]]:
+        """Return how many messages are in quarantine now, by reason and stage."""
+        with self.cursor() as db:
+            return rows_of(
+                db,
+                "SELECT r.reason, r.stage, count(*) AS count FROM quarantine_book b JOIN rejected r ON "
+                "r.partition = b.partition AND r.position = b.position WHERE b.outcome = 3 "
+                "GROUP BY ALL ORDER BY count DESC, r.reason",
+                [],
+            )
+
+    def events(self, start_us: int, end_us: int, limit: int = 1000) -> list[dict[str, Any]]:
+        """Return events in a time range, newest first."""
+        with self.cursor() as db:
+            return rows_of(
+                db,
+                "SELECT station, kind, level, epoch_us(time) AS time, attributes, revision, "
+                "epoch_us(known_at) AS known_at FROM events WHERE time >= ? AND time < ? ORDER BY time DESC LIMIT ?",
+                [_stamp(start_us), _stamp(end_us), limit],
+            )
+
+    def count(self, table: str) -> int:
+        """Return the number of rows of one of the store's tables."""
+        if not table.isidentifier():
+            raise ValueError(f"{table!r} is not the name of a table")
+        with self.cursor() as db:
+            row = db.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - an identifier
+        return int(row[0]) if row else 0
+
+    def export(self, path: Path, start_us: int, end_us: int, *, fmt: str = "parquet") -> int:
+        """Write readings with names to a Parquet or CSV file; return how many.
+
+        Args:
+            path: the file to write.
+            start_us: first time, inclusive.
+            end_us: last time, exclusive.
+            fmt: ``parquet`` or ``csv``.
+        """
+        options = {"parquet": "FORMAT parquet, COMPRESSION zstd", "csv": "FORMAT csv, HEADER"}[fmt]
+        target = str(path).replace("'", "''")
+        with self.cursor() as db:
+            row = db.execute(
+                f"COPY (SELECT s.station, s.property, s.channel, r.time, r.value, r.flag, r.tests, r.revision, "  # noqa: S608
+                f"r.known_at FROM readings r JOIN series s ON s.id = r.series WHERE r.time >= ? AND r.time < ? "
+                f"ORDER BY s.station, s.property, s.channel, r.time) TO '{target}' ({options})",
+                [_stamp(start_us), _stamp(end_us)],
+            ).fetchone()
+        return int(row[0]) if row else 0
+
+
+_ALERTS: Final = """
+WITH moved AS (
+    SELECT alert, max(seq) AS seq, max(CASE WHEN who <> '' THEN seq END) AS by_hand FROM alerts
+    WHERE state <> 'comment' GROUP BY alert)
+SELECT a.alert, a.rule, a.station, a.property, a.channel, a.level, a.state, a.value, a."limit",
+    epoch_us(a.opened_at) AS opened_at, epoch_us(a.time) AS changed_at, a.evidence,
+    coalesce(h.who, '') AS who, coalesce(h.note, '') AS note,
+    (SELECT arg_max(o.value, o.seq) FROM alerts o WHERE o.alert = a.alert AND NOT isnan(o.value)) AS shown_value,
+    (SELECT arg_max(o."limit", o.seq) FROM alerts o WHERE o.alert = a.alert AND NOT isnan(o."limit")) AS shown_limit,
+    (SELECT max(o.level) FROM alerts o WHERE o.alert = a.alert) AS top_level
+FROM moved m JOIN alerts a ON a.seq = m.seq LEFT JOIN alerts h ON h.seq = m.by_hand
+{where}
+ORDER BY (a.state = 'open') DESC, (a.state = 'acknowledged') DESC, a.level DESC, a.opened_at DESC LIMIT ?
+"""
+
+
+def rows_of(db: duckdb.DuckDBPyConnection, sql: str, args: list[Any]) -> list[dict[str, Any]]:
+    """Run a query and return its rows as dictionaries."""
+    result = db.execute(sql, args)
+    columns = [column[0] for column in result.description or ()]
+    return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+
+
+def _as_of(query: ReadingQuery, span: list[Any]) -> tuple[str, list[Any]]:
+    """Build the rows as they were known: current rows, less later corrections."""
+    current = f"{_NOW} WHERE time >= ? AND time < ?"
+    replaced = (
+        "SELECT series, time, old_value, old_flag, old_tests, old_revision, old_known_at FROM corrections "
+        "WHERE time >= ? AND time < ?"
+    )
+    if query.as_of is not None:
+        at = query.as_of
+        return (
+            f"{current} AND revision <= ? UNION ALL {replaced} AND old_revision <= ? AND new_revision > ?",
+            [*span, at, *span, at, at],
+        )
+    if query.known_by_us is not None:
+        stamp = _stamp(query.known_by_us)
+        return (
+            f"{current} AND known_at <= ? UNION ALL {replaced} AND old_known_at <= ? AND known_at > ?",
+            [*span, stamp, *span, stamp, stamp],
+        )
+    return current, span
+
+
+def _stamp(us: int) -> Any:
+    """Return µs UTC as a datetime without a zone, which is how DuckDB takes a TIMESTAMP."""
+    return np.datetime64(us, "us").item()

@@ -1,0 +1,80 @@
+"""A thread that steps stages: the only place where stages meet threads, sleep and time."""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from qingtu.errors import RetryLater
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_IDLE_S: Final = 0.5
+_BACKOFF_MAX_S: Final = 15.0
+
+
+class Worker:
+    """Steps something again and again in a thread of its own.
+
+    A RetryLater is waited out with growing, jittered pauses, for ever. Anything else stops nothing either: it is
+    logged, shown in :attr:`problem` and tried again, since what the stage works on is safe on the bus.
+
+    Args:
+        name: of the thread.
+        step: does a bounded piece of work; True when there was some.
+        wait: returns when there may be work, or after the given seconds.
+
+    Attributes:
+        problem: what is wrong now, "" when nothing is.
+    """
+
+    def __init__(self, name: str, step: Callable[[], bool], wait: Callable[[float], None]) -> None:
+        self.name = name
+        self._step = step
+        self._wait = wait
+        self._stop = threading.Event()
+        self.problem = ""
+        self.idle = threading.Event()
+        self._log = structlog.get_logger(name)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Ask the thread to end after its step, and wait for it."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        pause = 0.1
+        while not self._stop.is_set():
+            try:
+                busy = self._step()
+            except RetryLater as later:
+                # Waiting for another stage is the usual way of derive, not a problem.
+                waiting = later.retry_after_s <= 0.1
+                if not waiting:
+                    if self.problem != str(later):
+                        self._log.warning("waiting", reason=str(later))
+                    self.problem = str(later)
+                pause = later.retry_after_s if waiting else min(2 * pause, _BACKOFF_MAX_S)
+                self._stop.wait(max(later.retry_after_s, pause) * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
+                continue
+            except Exception as error:  # noqa: BLE001 - shown in the status, logged, tried again
+                self.problem = f"{type(error).__name__}: {error}"
+                self._log.exception("stage_failed", next="tried again in 5 s; the bus holds what it works on")
+                self._stop.wait(5.0)
+                continue
+            self.problem, pause = "", 0.1
+            if busy:
+                self.idle.clear()
+            else:
+                self.idle.set()
+                self._wait(_IDLE_S)

@@ -1,0 +1,94 @@
+"""The store stage: applies one stream to the primary store, in commits by size or age."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qingtu.records import Frame, decode
+
+if TYPE_CHECKING:
+    from qingtu.clock import Clock
+    from qingtu.contracts import Bus, Store
+
+
+class StoreStage:
+    """See :class:`qingtu.contracts.Stage`.
+
+    The clock decides only how frames are grouped into commits, never what is stored.
+
+    Args:
+        bus: where frames come from.
+        store: where they go.
+        stream: one of processed, alerts, rejected, figures.
+        partition: of the stream.
+        clock: for the age of what waits.
+        commit_ms: a frame waits at most this long.
+        commit_messages: commit at once when so many messages wait.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: Store,
+        stream: str,
+        partition: int,
+        clock: Clock,
+        *,
+        commit_ms: int = 1000,
+        commit_messages: int = 4000,
+    ) -> None:
+        self.name = f"store-{stream}-{partition}"
+        self.stream = stream
+        self.partition = partition
+        self._bus = bus
+        self._store = store
+        self._clock = clock
+        self._age_us = commit_ms * 1000
+        self._messages = commit_messages
+        self._waiting: list[Frame] = []
+        self._count = 0
+        self._since_us = 0
+        self.next_offset = store.progress(stream, partition).next_offset
+        self.committed_us = 0
+
+    def step(self) -> bool:
+        """Take up frames; commit when it is time. True when a commit was made or frames came."""
+        found = (
+            self._bus.read(self.stream, self.partition, self.next_offset, 16) if self._count < self._messages else []
+        )
+        now = self._clock.now_us()
+        if found and not self._waiting:
+            self._since_us = now
+        for record in found:
+            frame = decode(record.data)
+            self._waiting.append(frame)
+            manifest = frame.get("manifest")
+            self._count += manifest.num_rows if manifest is not None else 1
+            self.next_offset = record.offset + 1
+        if self._waiting and (self._count >= self._messages or now - self._since_us >= self._age_us):
+            self.commit()
+            return True
+        return bool(found)
+
+    def hurry(self) -> None:
+        """Make what waits due at once."""
+        self._since_us = 0
+
+    def due_in_s(self) -> float | None:
+        """Return in how many seconds the next commit is due; None when nothing waits."""
+        if not self._waiting:
+            return None
+        return max(0.0, (self._since_us + self._age_us - self._clock.now_us()) / 1e6)
+
+    def commit(self) -> None:
+        """Apply what waits. On RetryLater it goes on waiting, and the same frames are applied next time."""
+        if self._waiting:
+            self._store.apply(self.stream, self.partition, self._waiting, self.next_offset)
+            self._waiting, self._count = [], 0
+            self.committed_us = self._clock.now_us()
+
+    def behind(self) -> int:
+        """Return how many frames of the stream are not committed."""
+        return (
+            self._bus.end(self.stream, self.partition) - self._store.progress(self.stream, self.partition).next_offset
+        )

@@ -1,0 +1,333 @@
+"""The page in a real browser, against the real service: offline, live, in both languages, safe with hostile text.
+
+The fixture ``live_service`` (tests/browser/conftest.py) is the running service with the demonstration catalogue and
+the embedded broker; :class:`LiveService` says what the tests need of it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from qingtu.catalogue_model import Station
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--no-first-run", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+]  # fmt: skip
+HOSTILE = "<img src=x onerror=\"document.title='pwned'\">"
+WAIT_MS = 20_000
+
+
+class LiveService(Protocol):
+    """A running service.
+
+    Attributes:
+        url: where the page is, such as ``http://127.0.0.1:8080/``.
+        token: a duty token that the service accepts.
+        stations: the catalogue's stations by id; their devices speak native JSON.
+    """
+
+    url: str
+    token: str
+    stations: Mapping[str, Station]
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Publish one message with QoS 1 and return when the broker has it."""
+        ...
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """The system's browser, headless, drawing WebGL in software."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine (looked for chromium, chromium-browser, google-chrome)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A page together with everything that went wrong on it and every host it asked."""
+
+    def __init__(self, page: Page) -> None:
+        """Listen to the page from its first request on."""
+        self.page = page
+        self.errors: list[str] = []
+        self.urls: list[str] = []
+        page.on("console", self._heard)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: self.urls.append(request.url))
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def open(self, service: LiveService, **choices: str) -> Page:
+        """Go to the page with these choices in its address and wait until it holds data."""
+        choices = {"lang": "zh", "theme": "light"} | choices
+        address = "&".join(f"{name}={value}" for name, value in choices.items())
+        self.page.goto(f"{service.url.rstrip('/')}/#{address}")
+        self.page.wait_for_selector("body[data-loaded=yes]", timeout=WAIT_MS)
+        return self.page
+
+
+@pytest.fixture
+def watched(chromium: Browser) -> Iterator[Watched]:
+    """A fresh page, without anything kept from the tests before."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 900}, locale="zh-CN")
+    context.set_default_timeout(WAIT_MS)
+    yield Watched(context.new_page())
+    context.close()
+
+
+def _sender(service: LiveService, prop: str, skip: int = 0) -> tuple[Station, str]:
+    """Return a station that measures ``prop`` and the topic on which its device sends it."""
+    found = [
+        (station, f"qt/{device.network or station.network}/{device.id}/up")
+        for station in service.stations.values()
+        for device in station.devices
+        if prop in device.properties and station.domain in {"air", "weather"}
+    ]
+    return found[skip]
+
+
+def _message(readings: dict[str, float], age_s: float = 0.0) -> dict[str, Any]:
+    """Return one native JSON message; ``age_s`` seconds old."""
+    return {"time": int((time.time() - age_s) * 1000), "readings": readings}
+
+
+def _send(service: LiveService, topic: str, *messages: dict[str, Any]) -> None:
+    service.publish(topic, json.dumps(list(messages)).encode())
+
+
+def _value(page: Page, prop: str) -> Any:
+    return expect(page.locator(f"#station tr[data-property={prop}] .v b"), f"the value of {prop}")
+
+
+def test_loads_without_another_host_and_without_errors(live_service: LiveService, watched: Watched) -> None:
+    """The page, its map and its worker come from the service alone, under a strict policy, and nothing complains."""
+    page = watched.page
+    with page.expect_response(live_service.url.rstrip("/") + "/") as first:
+        watched.open(live_service)
+    page.wait_for_selector("#map[data-ready=yes]")
+    expect(page.locator("#ledger")).to_contain_text("接收")
+    policy = first.value.header_value("content-security-policy") or ""
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    own = urlsplit(live_service.url).netloc
+    foreign = [url for url in watched.urls if not url.startswith(("data:", "blob:")) and urlsplit(url).netloc != own]
+    assert foreign == []
+    assert any(url.endswith(".mjs") and "worker" in url for url in watched.urls), "the map's worker did not start"
+    assert watched.errors == []
+
+
+def test_token_leaves_the_address(live_service: LiveService, watched: Watched) -> None:
+    """The token of the printed link is kept for the tab and taken out of the address at once."""
+    page = watched.open(live_service, token=live_service.token)
+    assert live_service.token not in page.url
+    expect(page.locator("#duty")).to_have_attribute("aria-pressed", "true")
+
+
+def test_click_on_a_mark_shows_the_station(live_service: LiveService, watched: Watched) -> None:
+    """A click on the map opens the station under it: both names, its number, readings with unit, flag and age."""
+    station, topic = _sender(live_service, "pm25")
+    _send(live_service, topic, _message({"pm25": 31}))
+    lon, lat = (float(part) for part in (station.position[0], station.position[1]))
+    page = watched.open(live_service, v=f"15/{lat}/{lon}")
+    page.wait_for_selector("#map[data-ready=yes]")
+    box = page.locator("#map").bounding_box()
+    assert box is not None
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.move(*middle)
+    #  the tooltip says that the mark is drawn: before that a click would be on the empty sea
+    for _ in range(40):
+        if page.locator("#map-tip").is_visible():
+            break
+        page.wait_for_timeout(250)
+        page.mouse.move(middle[0] + 1, middle[1])
+        page.mouse.move(*middle)
+    expect(page.locator("#map-tip")).to_contain_text(station.zh)
+    page.mouse.click(*middle)
+    panel = page.locator("#station")
+    expect(panel.locator("h2")).to_contain_text(station.zh)
+    expect(panel.locator("h2")).to_contain_text(station.en)
+    expect(panel).to_contain_text(station.id)
+    row = panel.locator("tr[data-property=pm25]")
+    expect(row.locator(".v i")).to_have_text("µg/m³")
+    expect(row.locator(".flag em")).to_have_text("1")
+    expect(row.locator(".age")).not_to_be_empty()
+    assert f"s={station.id}" in page.url
+    page.keyboard.press("Escape")
+    expect(panel).to_be_hidden()
+
+
+def test_chart_is_drawn(live_service: LiveService, watched: Watched) -> None:
+    """A reading's last day is drawn as a line, and its points can be asked for value and provenance."""
+    station, topic = _sender(live_service, "pm10", skip=1)
+    _send(live_service, topic, *(_message({"pm10": 50 + n % 7}, age_s=60 * (40 - n)) for n in range(40)))
+    page = watched.open(live_service, s=station.id, p="pm10")
+    page.wait_for_selector("#station .uplot canvas")
+    count = """() => {
+      const canvas = document.querySelector("#station .uplot canvas");
+      const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+      let accent = 0;
+      for (let i = 0; i < pixels.length; i += 4)
+        if (pixels[i + 3] > 200 && pixels[i + 2] - pixels[i] > 90) accent += 1;
+      return accent;
+    }"""
+    page.wait_for_function(f"({count})() > 30")
+    page.locator("#station .chart").focus()
+    page.keyboard.press("ArrowLeft")
+    tip = page.locator(".chart-tip")
+    expect(tip).to_contain_text("µg/m³")
+    expect(tip).to_contain_text("收到")
+    expect(tip).to_contain_text("版本")
+    assert watched.errors == []
+
+
+def test_language_and_theme_switch(live_service: LiveService, watched: Watched) -> None:
+    """Language and theme change at once, stand in the address, and survive a reload."""
+    station, _ = _sender(live_service, "pm25")
+    page = watched.open(live_service, s=station.id)
+    expect(page.locator("#station h2")).to_contain_text(station.zh)
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.click("#lang")
+    expect(page.locator("html")).to_have_attribute("lang", "en")
+    expect(page.locator("#left .head").first).to_contain_text("Alerts")
+    expect(page.locator("#ledger")).to_contain_text("received")
+    page.click("#theme")
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert dark != light
+    assert "lang=en" in page.url
+    assert "theme=dark" in page.url
+    page.reload()
+    page.wait_for_selector("body[data-loaded=yes]")
+    expect(page.locator("html")).to_have_attribute("lang", "en")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == dark
+    assert watched.errors == []
+
+
+def test_a_published_message_changes_the_value(live_service: LiveService, watched: Watched) -> None:
+    """What is published stands on the page without a reload, and the row that is looked at stays where it is."""
+    station, topic = _sender(live_service, "pm25")
+    _send(live_service, topic, _message({"pm25": 41}))
+    page = watched.open(live_service, s=station.id, p="pm25")
+    _value(page, "pm25").to_have_text("41")
+    expect(page.locator("#offline")).to_be_hidden()
+    order = page.locator("#station tbody tr").evaluate_all("rows => rows.map((row) => row.dataset.key)")
+    _send(live_service, topic, _message({"pm25": 43}))
+    _value(page, "pm25").to_have_text("43")
+    assert page.locator("#station tbody tr").evaluate_all("rows => rows.map((row) => row.dataset.key)") == order
+    page.get_by_role("button", name="为什么是").click()
+    expect(page.locator("#sheet .step").first).to_be_visible()
+    expect(page.locator("#sheet")).to_contain_text('"pm25"')
+    page.keyboard.press("Escape")
+    assert watched.errors == []
+
+
+def test_acknowledge_an_alert(live_service: LiveService, watched: Watched) -> None:
+    """An alert opens live; without the token the page asks for it; acknowledged, the card says so with the note."""
+    station, topic = _sender(live_service, "wind_gust")
+    page = watched.open(live_service)
+    #  gusts have no hold time: one reading beyond the yellow level of the demonstration's rule opens the alert
+    _send(live_service, topic, _message({"wind_gust": 22.5}))
+    card = page.locator("#alerts .alert[data-state=open]", has_text=station.zh).filter(has_text="22.5").first
+    expect(card).to_be_visible()
+    key = card.get_attribute("data-key")
+    card = page.locator(f'#alerts .alert[data-key="{key}"]')
+    expect(card.locator(".lv")).to_have_text("2")
+    card.locator(".ack").click()
+    page.fill("#duty-token", live_service.token)
+    page.keyboard.press("Enter")
+    card.locator("form input").fill("已派人 <b>查看</b>")
+    page.keyboard.press("Enter")
+    expect(card).to_have_attribute("data-state", "acknowledged")
+    expect(card).to_contain_text("已派人 <b>查看</b>")
+    assert card.locator(".alert-more b").count() == 0, "the note was taken as HTML"
+    assert watched.errors == []
+
+
+def test_hostile_names_are_text(live_service: LiveService, watched: Watched) -> None:
+    """A station whose names are HTML shows them as they are, on the map, in the panel and in the search."""
+    station, topic = _sender(live_service, "pm25")
+    _send(live_service, topic, _message({"pm25": 31}))
+    page = watched.page
+
+    def rename(route: Route) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        for feature in body["features"]:
+            if feature["properties"]["id"] == station.id:
+                feature["properties"] |= {"zh": HOSTILE, "en": HOSTILE, "street": HOSTILE}
+        route.fulfill(response=answer, json=body)
+
+    page.route("**/api/stations", rename)
+    lon, lat = (float(part) for part in (station.position[0], station.position[1]))
+    watched.open(live_service, s=station.id, v=f"15/{lat}/{lon}")
+    page.wait_for_selector("#map[data-ready=yes]")
+    expect(page.locator("#station h2")).to_have_text(HOSTILE)
+    page.keyboard.press("/")
+    page.keyboard.type("onerror")
+    expect(page.locator("#search-list [role=option]").first).to_contain_text(HOSTILE)
+    page.keyboard.press("Escape")
+    box = page.locator("#map").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2 + 1, box["y"] + box["height"] / 2)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.locator("#map-tip b")).to_have_text(HOSTILE)
+    assert page.locator("img[src=x]").count() == 0
+    assert "pwned" not in page.title()
+    assert watched.errors == []
+
+
+def test_quarantine_shows_the_bytes_as_text(live_service: LiveService, watched: Watched) -> None:
+    """A message of an unknown device is in quarantine with its bytes as text and hex, whatever its names hold."""
+    device = "x<img src=y>ghost"  # no slash: that would be another level of the topic
+    live_service.publish(f"qt/qd-air/{device}/up", b'{"readings": {"pm25": 1}} \xff')
+    page = watched.page
+    for _ in range(40):
+        watched.open(live_service, sheet="quarantine")
+        page.wait_for_selector("#sheet .q-list, #sheet .empty")
+        row = page.locator("#sheet tbody tr", has_text=device).first
+        if row.count():
+            break
+        page.wait_for_timeout(250)
+        page.goto("about:blank")
+    row.click()
+    detail = page.locator("#sheet .q-detail")
+    expect(detail).to_contain_text(device)
+    expect(detail.locator(".payload").first).to_contain_text('{"readings": {"pm25": 1}}')
+    expect(detail.locator(".hex")).to_contain_text("0000  7b 22 72 65")
+    assert page.locator("#sheet img").count() == 0
+    assert watched.errors == []
+
+
+def test_without_webgl_the_lists_still_work(live_service: LiveService, watched: Watched) -> None:
+    """A browser that cannot draw the map says so and lists the stations instead."""
+    page = watched.page
+    page.add_init_script(
+        "const get = HTMLCanvasElement.prototype.getContext;"
+        "HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {"
+        " return kind.startsWith('webgl') ? null : get.call(this, kind, ...rest); };"
+    )
+    watched.open(live_service)
+    expect(page.locator("#station-list")).to_contain_text("没有 WebGL")
+    entry = page.locator("#station-list li button").first
+    name = entry.locator("b").inner_text()
+    entry.click()
+    expect(page.locator("#station h2")).to_contain_text(name)
+    assert watched.errors == []

@@ -1,0 +1,140 @@
+"""The same raw rows give the same results, however they are cut into frames and wherever the process restarts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from processors.alerts.batch import alert_id
+from qingtu.clock import SECOND
+from tests.process.support import T0, catalogue, command, configure, drive, message, reading, station, tick
+
+USUAL = catalogue()
+# Another version: A is renamed in its rules' eyes (gone), C has other limits, D is new.
+CHANGED = catalogue(
+    [
+        station("B", [{"id": "b", "fields": {"dust": {"property": "pm25", "unit": "mg/m3"}, "door": "door_open"}}]),
+        station("C", [{"id": "c", "properties": ["pm25", "pm10"]}], limits={"pm25": {"range": [0, 100]}}),
+        station("A", [{"id": "a", "properties": ["pm25"]}]),
+    ],
+    rules=[
+        {"id": "dust", "kind": "threshold", "zh": "尘", "en": "Dust", "property": "pm25", "levels": {"blue": 80}},
+        {"id": "quiet", "kind": "silence", "zh": "静", "en": "Quiet", "after_s": 300},
+    ],
+)
+
+VALUES = st.sampled_from([10, 50, 80, 99, 101, 160, 210, 260, 400, 600, -3, "12", None, True, "x", 1e308, -999])
+UNITS = st.sampled_from(["ug/m3", "mg/m3", "K", "", "nonsense"])
+NAMES = st.sampled_from(["pm25", "air_temperature", "dust", "door", "o3", "PM2.5", "other"])
+TIMES = st.one_of(
+    st.none(),
+    st.integers(-4, 20).map(lambda n: (T0 + n * 30 * SECOND) // 1000),  # near the times of receipt, often equal
+    st.sampled_from([(T0 + 40 * 86400 * SECOND) // 1000, 1_000_000, (T0 - 5000 * SECOND) // SECOND]),
+    st.sampled_from(["2026-11-23T08:01:00+08:00", "2026-11-23T08:02:00", "2026-11-23", "no time"]),
+)
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> Any:
+    """Draw a payload: an object, an array of objects, or something broken."""
+
+    def one() -> dict[str, Any]:
+        names = draw(st.lists(NAMES, min_size=0, max_size=3, unique=True))
+        readings: dict[str, Any] = {}
+        for name in names:
+            value = draw(VALUES)
+            readings[name] = {"value": value, "unit": draw(UNITS)} if draw(st.integers(0, 5)) == 0 else value
+        body: dict[str, Any] = {"readings": readings}
+        if (time := draw(TIMES)) is not None:
+            body["time"] = time
+        if draw(st.integers(0, 9)) == 0:
+            body["seq"] = draw(st.integers(0, 2))
+        if draw(st.integers(0, 9)) == 0:
+            body["events"] = [{"kind": draw(st.sampled_from(["fire", "door"])), "level": draw(st.integers(0, 5))}]
+        return body
+
+    kind = draw(st.integers(0, 19))
+    if kind == 0:
+        return draw(st.sampled_from([b"", b"{", b"[]", b"7", b'{"readings": {"pm25": NaN}}']))
+    return [one() for _ in range(draw(st.integers(1, 3)))] if kind < 4 else one()
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Draw raw rows whose time of receipt moves on, now and then by hours."""
+    rows = [configure(0, USUAL.version, dedup_horizon_h=2, dedup_max=draw(st.sampled_from([6, 1000])))]
+    at, connection = 0.0, 1
+    for _ in range(draw(st.integers(1, 40))):
+        at += draw(st.sampled_from([0, 1, 30, 30, 30, 30, 60, 60, 700, 4000]))
+        what = draw(st.integers(-20, 19))
+        if what < 0:
+            device, name = draw(
+                st.sampled_from([("a", "pm25"), ("a", "pm25"), ("c", "pm25"), ("a", "air_temperature")])
+            )
+            value = draw(st.sampled_from([10, 10, 60, 80, 80, 120, 160, 160, 210, 260, 400, 600, -3, -6, None]))
+            late = draw(st.sampled_from([0, 0, 0, 0, 30, 60, 700]))
+            rows.append(reading(device, at - late, at, **{name: value}))
+        elif what < 14:
+            connection += draw(st.integers(0, 4)) == 0
+            columns: dict[str, Any] = {
+                "flags": draw(st.sampled_from([1, 1, 1, 5, 5, 9, 0])), "packet_id": draw(st.integers(1, 2)),
+                "connection": connection, "gateway": draw(st.sampled_from(["g", "g", "h"])),
+            }  # fmt: skip
+            if draw(st.integers(0, 14)) == 0:
+                columns["refused"] = draw(st.sampled_from(["too_large", "sys_topic"]))
+            earlier = [row for row in rows if row["kind"] == 0]
+            if earlier and draw(st.integers(0, 4)) == 0:
+                again = draw(st.sampled_from(earlier))
+                rows.append(again | columns | {"received_at": T0 + round(at * SECOND)})
+            elif earlier and draw(st.integers(0, 9)) == 0:
+                shift = draw(st.sampled_from([0, -40 * 86400 * SECOND]))
+                rows.append(command(at, "redrive"))
+                rows.append(draw(st.sampled_from(earlier)) | {"redrive_of": 5, "shift_us": shift})
+            else:
+                device = draw(st.sampled_from(["a", "b", "c", "c2", "nobody"]))
+                route = "other" if device == "c2" else draw(st.sampled_from(["native"] * 9 + ["gone"]))
+                rows.append(message(device, draw(bodies()), at, route=route, **columns))
+        elif what < 17:
+            since = draw(st.sampled_from([-1e6, at - 100]))
+            rows.append(tick(at, draw(st.sampled_from([{}, {"native": since}, {"native": since, "other": since}]))))
+        elif what == 17:
+            opened = draw(st.sampled_from([row["received_at"] for row in rows]))
+            alert = alert_id("dust", "A", "pm25", "main", opened)
+            name = draw(st.sampled_from(["acknowledge", "comment", "sing"]))
+            rows.append(command(at, name, "Li", alert=alert, note="seen"))
+        else:
+            version = draw(st.sampled_from([USUAL.version, CHANGED.version]))
+            rows.append(configure(at, version, dedup_horizon_h=draw(st.integers(1, 3)), dedup_max=1000))
+    return rows
+
+
+@given(histories(), st.data())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+def test_cutting_and_restarting_change_nothing(rows: list[dict[str, Any]], data: st.DataObject) -> None:
+    """Readings, events, outcomes, transitions and rejected rows do not depend on frames or restarts."""
+    places = st.lists(st.integers(1, max(1, len(rows) - 1)), max_size=6)
+    cuts = data.draw(st.one_of(places, st.just(list(range(1, len(rows))))), "cuts")
+    restores = data.draw(st.lists(st.sampled_from(cuts), max_size=3) if cuts else st.just([]), "restores")
+    whole = drive(rows, [USUAL, CHANGED])
+    pieces = drive(rows, [USUAL, CHANGED], cuts, restores)
+    assert pieces.comparable() == whole.comparable()
+
+
+@pytest.mark.parametrize("every", [1, 7])
+def test_a_long_history_of_one_station_cut_everywhere(every: int) -> None:
+    """A day of alternating values with spikes, alerts and late readings gives the same row by row."""
+    rows = [configure(0, USUAL.version)]
+    for n in range(400):
+        value = 60 + 50 * (n % 17 == 3) + 200 * (n % 41 == 7) + n % 13
+        at = 60 * (n - 3 * (n % 19 == 0))
+        rows.append(reading("a", at, 60 * n, pm25=value, air_temperature=10 - n % 29))
+        if n % 50 == 0:
+            rows.append(tick(60 * n))
+    whole = drive(rows, [USUAL])
+    cuts = list(range(1, len(rows), every))
+    assert drive(rows, [USUAL], cuts, cuts[::5]).comparable() == whole.comparable()
+    assert {row["state"] for row in whole.alerts} >= {"open", "resolved", "withdrawn"}
+    assert {row["cause"] for row in whole.readings} == {0, 1}
