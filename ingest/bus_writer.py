@@ -82,24 +82,26 @@ class BusWriter:
             for partition, frame in self._flush.frames.items():
                 try:
                     self._tickets[partition] = self._bus.append(RAW, partition, [frame])
-                except RetryLater as error:
-                    self._tickets[partition] = _Refusal(error)
+                except Exception as error:  # noqa: BLE001 - raised by _settle, when the others are decided
+                    self._tickets[partition] = _Failed(error)
 
     def _settle(self, flush: Flush, now_s: float) -> list[int]:
         self._flush = None
         kept: list[int] = []
         refusal: RetryLater | None = None
-        try:
-            for partition, ticket in self._tickets.items():
-                try:
-                    ticket.result(0)
-                    kept.append(partition)
-                except RetryLater as error:
-                    refusal = error
-        except BaseException:  # a fault of the bus: undecided frames are given again, the deduplication sees it
+        fault: Exception | None = None
+        for partition, ticket in self._tickets.items():
+            try:
+                ticket.result(0)
+                kept.append(partition)
+            except RetryLater as error:
+                refusal = error
+            except Exception as error:  # noqa: BLE001 - raised below
+                fault = error
+        if fault is not None:  # a frame of unknown fate is given again: better twice, which shows, than never
             self._core.failed(flush, kept)
             self.retry_at = now_s + 1.0
-            raise
+            raise fault
         if refusal is not None:
             self._core.failed(flush, kept)
             pause = min(LONGEST_PAUSE_S, refusal.retry_after_s * 2 ** min(self._refusals, 6))
@@ -126,10 +128,10 @@ class BusWriter:
         self._counted = (self._core.taken, dict(self._core.refused))
 
 
-class _Refusal:
-    """The ticket of an append that was refused on the spot."""
+class _Failed:
+    """The ticket of an append that failed on the spot."""
 
-    def __init__(self, error: RetryLater) -> None:
+    def __init__(self, error: Exception) -> None:
         self._error = error
 
     def done(self) -> bool:

@@ -18,19 +18,15 @@ import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from ingest.bus_writer import BusWriter
 from ingest.mqtt_client import CONNECT_TIMEOUT_S, ConnectionLostError, GatewayClient
+from ingest.mqtt_session import MqttSession
 from ingest.peeler import ProtocolError
+from ingest.problems import Problems
 from qingtu.errors import QingtuError
 
 if TYPE_CHECKING:
-    from paho.mqtt.client import Client, ConnectFlags
-
     from ingest.bus_writer import Meter
     from ingest.core import GatewayCore
     from ingest.peeler import Publish
@@ -41,18 +37,14 @@ if TYPE_CHECKING:
 _LOG = structlog.get_logger("qingtu.mqtt")
 _BACKOFF_S: Final = (0.2, 10.0)
 _CONNACK_S: Final = 10.0
-_STABLE_S: Final = 5.0
-"""A connection that lived so long starts the back-off anew."""
+_FAULT_S: Final = 0.1
+"""After a fault, so that one that comes at once again does not spin."""
 _BUSY_READ: Final = 4
 """A read that brings so many messages doubles the pause before the next one, up to a fifth of ``flush_ms``.
 
 A wake-up costs 60-100 µs of system time and cold caches, 0.4 ms in all, whatever it brings: at 2,000 messages/s
 that is 36 µs a message with a pause of 5 ms and 16 with 20 ms.
 """
-_MARKER_S: Final = 2.0
-_MARKER_CUTS: Final = 2
-"""mosquitto 2.0 with max_queued_messages 0 ends the connection of a client whose PUBLISH it denies: when that
-happened so often within _MARKER_S of the marker, no marker is sent until the gateway is started anew."""
 _TICKET_POLL_S: Final = 0.002
 _ROUND_S: Final = 1.0
 _MIB: Final = 1024 * 1024
@@ -93,19 +85,16 @@ class MqttGateway:
         os.set_blocking(self._wake_r, False)
         self._connect_at = self._read_at = self._space_at = self._paused_at = 0.0
         self._attempts = 0
-        self._opened_s = self._marker_s = self._gap_s = 0.0
-        self._marker_cuts = 0
+        self._gap_s = 0.0
         self._space_low = False
-        self._connection = self._since_us = 0
-        self._accepted = False
-        self._session_present = False
-        self._ended = ""
-        self._problems: dict[str, tuple[str, str]] = {}
+        self._problems = Problems()
+        self._session = MqttSession(settings.mqtt, self._address, core, clock, self._problems)
 
     # ---------------------------------------------------------------------------------------------- lifecycle
 
     def start(self) -> None:
         """Start the network thread; it connects, and reconnects, by itself."""
+        self._problems.show("broker", "正在连接代理", "connecting to the broker")
         self._thread = threading.Thread(target=self._run, name="mqtt-gateway", daemon=True)
         self._thread.start()
 
@@ -131,16 +120,16 @@ class MqttGateway:
         ``problems`` is empty exactly when messages are being taken: a list of ``{"key", "zh", "en"}``.
         """
         return {
-            "connected": self._accepted,
-            "since_us": self._since_us if self._accepted else None,
-            "session_present": self._session_present,
+            "connected": self._session.accepted,
+            "since_us": self._session.since_us if self._session.accepted else None,
+            "session_present": self._session.session_present,
             "address": f"{self._address[0]}:{self._address[1]}",
             "buffered_rows": self._core.rows,
             "buffered_bytes": self._core.size,
             "taken": self._core.taken,
             "refused": dict(self._core.refused),
             "receive": self._mqtt.receive,
-            "problems": [{"key": k, "zh": zh, "en": en} for k, (zh, en) in self._problems.copy().items()],
+            "problems": self._problems.listed(),
         }
 
     def hearing(self) -> dict[str, int]:
@@ -159,7 +148,7 @@ class MqttGateway:
             except Exception as error:  # noqa: BLE001 - the one place; a thread that dies silently helps nobody
                 # Without local variables, which a pretty traceback would print: they hold payloads.
                 _LOG.error("internal fault; the connection is rebuilt", traceback=traceback.format_exc())
-                self._problem(
+                self._problems.show(
                     "fault", f"网关内部错误, 正在重建连接: {error!r}", f"internal fault, rebuilding: {error!r}"
                 )
                 self._lost(error)
@@ -174,12 +163,13 @@ class MqttGateway:
         now = time.monotonic()
         if client is None:
             if self._may_connect and now >= self._connect_at:
-                self._connect()
+                self._read_at = 0.0
+                self._client = self._session.open()
             else:
                 self._sleep(self._until(_ROUND_S))
         else:
             if self._must_leave():
-                self._leave(client)
+                self._leave()
                 return
             self._exchange(client, now)
         if self._core.poll(self._clock.now_us()):
@@ -193,11 +183,12 @@ class MqttGateway:
         reading = not self._hold_back(time.monotonic())
         poll = select.poll()
         poll.register(self._wake_r, select.POLLIN)
-        events = (select.POLLIN if reading else 0) | (select.POLLOUT if client.wants_write else 0)
         sock = client.socket()
         if sock is None:
-            raise ConnectionLostError(self._ended or "the connection ended")
-        poll.register(sock.fileno(), events)
+            raise ConnectionLostError("the connection ended")
+        events = (select.POLLIN if reading else 0) | (select.POLLOUT if client.wants_write else 0)
+        if events:  # registered for nothing, a closed peer would wake us without end
+            poll.register(sock.fileno(), events)
         waiting = reading and client.pending()
         ready = dict(poll.poll(0 if waiting else max(0.0, self._until(_ROUND_S)) * 1000))
         if self._wake_r in ready:
@@ -206,7 +197,7 @@ class MqttGateway:
             self._read(client)
         client.write_some()
         client.loop_misc()
-        if not self._accepted and time.monotonic() - self._opened_s > _CONNACK_S:
+        if not self._session.accepted and time.monotonic() - self._session.opened_s > _CONNACK_S:
             raise ConnectionLostError(f"no CONNACK within {_CONNACK_S:.0f} s")
 
     def _read(self, client: GatewayClient) -> None:
@@ -267,15 +258,15 @@ class MqttGateway:
     def _to_bus(self, *, force: bool = False) -> None:
         """Bring a flush forward, acknowledge what became durable, show a refusal."""
         ids = self._writer.step(self._clock.now_us(), time.monotonic(), force=force)
-        if ids and self._client is not None and self._accepted:
+        if ids and self._client is not None and self._session.accepted:
             self._client.acknowledge(ids)
         refusal = self._writer.refusal
         if refusal is None:
-            self._problems.pop("bus", None)
+            self._problems.over("bus")
             return
         if "bus" not in self._problems:
             _LOG.warning("the bus refuses; messages stay unacknowledged", error=refusal)
-        self._problem(
+        self._problems.show(
             "bus",
             f"总线暂不能写入 (消息未确认, 不会丢失): {refusal}",
             f"the bus refuses writes (messages stay unacknowledged, none is lost): {refusal}",
@@ -299,141 +290,47 @@ class MqttGateway:
                 _LOG.warning("free space below the floor" if low else "free space again", free_mb=free // _MIB)
             if low:
                 mb = self._settings.bus.free_floor_mb
-                self._problem(
+                self._problems.show(
                     "space",
                     f"磁盘剩余空间低于 {mb} MB, 暂停接收, 释放后自动恢复",
                     f"less than {mb} MB free: taking no messages, resuming by itself",
                 )
             else:
-                self._problems.pop("space", None)
+                self._problems.over("space")
         if self._core.overfull and self._client is None:
-            self._problem(
+            self._problems.show(
                 "overfull",
                 "缓冲已满, 已断开代理 (会话保留), 总线恢复后自动重连",
                 "buffer full: disconnected from the broker, session kept, back when the bus takes writes",
             )
         elif not self._core.overfull:
-            self._problems.pop("overfull", None)
-
-    def _connect(self) -> None:
-        self._ended = ""
-        self._accepted = False
-        self._marker_s = 0.0
-        sizes = [r.max_payload_bytes for r in self._core.routes.routes]
-        client = self._client = GatewayClient(self._mqtt, max(sizes, default=0))
-        client.on_connect = self._on_connect
-        client.on_subscribe = self._on_subscribe
-        client.on_publish = self._on_publish
-        client.on_disconnect = self._on_disconnect
-        self._opened_s = time.monotonic()
-        self._read_at = 0.0
-        host, port = self._address
-        if self._mqtt.version == "5":
-            wanted = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho
-            wanted.SessionExpiryInterval = self._mqtt.session_expiry_h * 3600
-            wanted.ReceiveMaximum = 65_535
-            client.connect(host, port, self._mqtt.keepalive_s, clean_start=False, properties=wanted)
-        else:
-            client.connect(host, port, self._mqtt.keepalive_s)
-
-    def _on_connect(self, client: Client, _: Any, flags: ConnectFlags, reason: ReasonCode, __: Any) -> None:
-        if reason.is_failure:
-            self._ended = f"the broker refused the connection: {reason}"
-            return
-        self._connection = max(self._connection + 1, self._clock.now_us())
-        self._since_us = self._connection
-        self._session_present = flags.session_present
-        self._core.connected(self._connection, flags.session_present)
-        self._accepted = True
-        for key in ("broker", "fault", "subscribe"):
-            self._problems.pop(key, None)
-        filters = self._core.subscriptions()
-        if self._mqtt.version == "5":  # retained messages once per subscription, not at every reconnect
-            once = SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
-            client.subscribe([(f, SubscribeOptions(qos=q, retainHandling=once)) for f, q in filters])
-        else:
-            client.subscribe(filters)
-        _LOG.info("connected", address=self._address, session_present=flags.session_present)
-
-    def _on_subscribe(self, client: Client, _: Any, __: int, reasons: list[ReasonCode], ___: Any) -> None:
-        wanted = self._core.subscriptions()
-        refused = [f for (f, _qos), reason in zip(wanted, reasons, strict=True) if reason.is_failure]
-        weaker = [f for (f, qos), r in zip(wanted, reasons, strict=True) if not r.is_failure and r.value < qos]
-        if refused:
-            self._core.subscriptions_refused(refused)
-        topic, payload = self._core.marker()
-        bad = [f for f in (*refused, *weaker) if f != topic]
-        if bad:
-            names = ", ".join(bad)
-            _LOG.error("the broker refuses subscriptions or grants QoS 0", filters=names)
-            self._problem(
-                "subscribe",
-                f"代理拒绝订阅或只给 QoS 0: {names}, 请检查代理的访问控制",
-                f"the broker refuses, or grants only QoS 0 for: {names}; look at its access control",
-            )
-        if topic in refused or self._marker_cuts >= _MARKER_CUTS:
-            self._core.marker_refused()
-        else:
-            client.publish(topic, payload, qos=1)
-            self._marker_s = time.monotonic()
-
-    def _on_publish(self, _: Client, __: Any, ___: int, reason: ReasonCode, ____: Any) -> None:
-        if reason.is_failure:
-            self._marker_cuts = _MARKER_CUTS
-            self._core.marker_refused()
-
-    def _on_disconnect(self, _: Client, __: Any, ___: Any, reason: ReasonCode, ____: Any) -> None:
-        self._ended = self._ended or str(reason)
+            self._problems.over("overfull")
 
     def _lost(self, error: Exception) -> None:
         """Forget the connection and come back after a pause with jitter."""
         client, self._client = self._client, None
-        why = str(error) or repr(error)
-        if self._ended and self._ended not in why:
-            why = f"{self._ended} ({why})"
-        if client is not None:
-            if isinstance(error, ProtocolError) and self._accepted:
-                self._say_goodbye(client, error.reason)
-            client.drop()
-        stable = self._accepted and time.monotonic() - self._opened_s > _STABLE_S
-        if self._accepted or not self._attempts:
+        lived = self._session.accepted
+        why, stable = self._session.lost(client, error)
+        if lived or not self._attempts:
             _LOG.warning("no connection to the broker", address=self._address, why=why)
-        if self._accepted and self._marker_s and not self._core.drained:
-            young = time.monotonic() - self._marker_s < _MARKER_S
-            self._marker_cuts += young
-        self._accepted = False
-        self._core.disconnected()
         self._attempts = 1 if stable else self._attempts + 1
         low, high = _BACKOFF_S
         pause = min(high, low * 2 ** min(self._attempts - 1, 8))
         self._connect_at = time.monotonic() + pause * random.uniform(0.7, 1.3)  # noqa: S311 - jitter
         host, port = self._address
-        self._problem(
+        self._problems.show(
             "broker",
             f"与代理 {host}:{port} 的连接中断, 自动重连中: {why}",
             f"no connection to the broker at {host}:{port}, reconnecting: {why}",
         )
 
-    def _leave(self, client: GatewayClient | None) -> None:
+    def _leave(self) -> None:
         """Disconnect on purpose; the session stays."""
-        self._client = None
+        client, self._client = self._client, None
         if client is not None:
-            self._say_goodbye(client, None)
-            client.drop()
-        self._accepted = False
-        self._core.disconnected()
+            self._session.close(client)
         self._attempts = 0
         self._connect_at = 0.0
-
-    def _say_goodbye(self, client: GatewayClient, reason: int | None) -> None:
-        coded = None
-        if reason is not None and self._mqtt.version == "5":
-            coded = ReasonCode(PacketTypes.DISCONNECT, identifier=reason)
-        client.disconnect(reasoncode=coded)
-        deadline = time.monotonic() + 1.0
-        while client.wants_write and client.socket() is not None and time.monotonic() < deadline:
-            client.write_some()
-            time.sleep(0.001)
 
     # --------------------------------------------------------------------------------------------------- ends
 
@@ -445,7 +342,7 @@ class MqttGateway:
             if self._client is not None:
                 self._client.write_some()
             time.sleep(0.001)
-        self._leave(self._client)
+        self._leave()
 
     def _sleep(self, seconds: float) -> None:
         poll = select.poll()
@@ -455,6 +352,3 @@ class MqttGateway:
 
     def _drain_wake(self) -> None:
         os.read(self._wake_r, 4096)
-
-    def _problem(self, key: str, zh: str, en: str) -> None:
-        self._problems[key] = (zh, en)

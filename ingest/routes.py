@@ -17,7 +17,7 @@ from ingest.privacy import REDACTORS
 from qingtu.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from qingtu.settings import RouteSettings
 
@@ -67,17 +67,29 @@ class RouteTable:
         self.private_networks = private_networks
         problems: list[Problem] = []
         self._compiled = [_compile(i, r, problems) for i, r in enumerate(self.routes)]
+        problems.extend(_overlapping(self.routes) if not problems else ())
         if problems:
             raise ConfigError(problems)
         self._cache: dict[str, Match | None] = {}
 
     def subscriptions(self) -> list[tuple[str, int]]:
-        """Return (topic filter, QoS) to subscribe to; a filter that several routes share appears once."""
+        """Return (topic filter, QoS) to subscribe to, without filters that a wider one covers.
+
+        A broker may send a message once for each overlapping subscription, and copies of a message that has no time
+        of its own cannot be told from new ones. So no message may match two of our filters; filters that overlap
+        without one covering the other are refused when the table is made.
+        """
         wanted: dict[str, int] = {}
         for route in self.routes:
             topic_filter = filter_of(route.topic)
             wanted[topic_filter] = max(route.qos, wanted.get(topic_filter, 0))
-        return list(wanted.items())
+        kept: dict[str, int] = {}
+        for topic_filter in wanted:
+            wider = [other for other in wanted if other != topic_filter and covers(other, topic_filter)]
+            if not wider:
+                covered = [qos for other, qos in wanted.items() if covers(topic_filter, other)]
+                kept[topic_filter] = max(covered)
+        return list(kept.items())
 
     def match(self, topic: str) -> Match | None:
         """Return what the topic says, or None when no route takes it."""
@@ -175,3 +187,46 @@ def _wrong(route: RouteSettings, levels: tuple[str, ...]) -> Iterable[tuple[str,
         yield "network", repr(route.network), "the topic has no {network}, so network must be given"
     if route.redact is not None and route.redact not in REDACTORS:
         yield "redact", route.redact, f"no such redactor (allowed: {', '.join(sorted(REDACTORS))})"
+
+
+def _overlapping(routes: Sequence[RouteSettings]) -> Iterable[Problem]:
+    """Find routes whose filters share topics without one covering the other."""
+    for i, route in enumerate(routes):
+        for before in routes[:i]:
+            one, other = filter_of(before.topic), filter_of(route.topic)
+            if overlaps(one, other) and not covers(one, other) and not covers(other, one):
+                yield Problem(
+                    "settings", 0, f"routes.{i}.topic", repr(route.topic),
+                    f"shares topics with route {before.name!r} ({before.topic}) without one holding all of the other: "
+                    "the broker would send such a message twice; make one wider or both distinct",
+                )  # fmt: skip
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Say whether every topic that matches ``narrow`` matches ``wide``.
+
+    >>> covers("qt/+/+/up", "qt/home/+/up"), covers("qt/#", "qt/+/up"), covers("qt/+/a", "qt/b/+")
+    (True, True, False)
+    """
+    a, b = wide.split("/"), narrow.split("/")
+    for i, level in enumerate(a):
+        if level == "#":
+            return True
+        if i >= len(b) or b[i] == "#" or (level not in ("+", b[i])):
+            return False
+    return len(a) == len(b)
+
+
+def overlaps(one: str, other: str) -> bool:
+    """Say whether some topic matches both filters.
+
+    >>> overlaps("qt/+/a", "qt/b/+"), overlaps("qt/a", "qt/b")
+    (True, False)
+    """
+    a, b = one.split("/"), other.split("/")
+    for x, y in zip(a, b, strict=False):
+        if "#" in (x, y):
+            return True
+        if x != y and "+" not in (x, y):
+            return False
+    return len(a) == len(b) or "#" in (a[-1], b[-1])

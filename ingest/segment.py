@@ -48,6 +48,7 @@ class Segment:
         return not self.rows and not self.acks
 
     def note(self, rows: int, size: int, connection: int, acks: list[int], now_us: int, catalogue: str | None) -> None:
+        """Sum up a batch whose rows were appended: how many, payload bytes, packet ids to acknowledge, when."""
         if self.empty:
             self.first_us = now_us
         self.rows += rows

@@ -19,9 +19,14 @@ def devices(plan: Plan, messages: Messages) -> NDArray[np.int32]:
     """Return the device number of each message, shape (n,); UNKNOWN where the catalogue has no such device."""
     networks, network_names = messages.network
     senders, sender_names = messages.device
+    look_up = plan.device.get
+    if len(network_names) == 1:  # usual, and a dictionary's names are distinct
+        network = network_names[0]
+        table = np.array([look_up((network, name), UNKNOWN) for name in sender_names], np.int32)
+        return np.asarray(table[senders])
     pairs, inverse = np.unique(networks.astype(np.int64) * len(sender_names) + senders, return_inverse=True)
     numbers = [
-        plan.device.get((network_names[pair // len(sender_names)], sender_names[pair % len(sender_names)]), UNKNOWN)
+        look_up((network_names[pair // len(sender_names)], sender_names[pair % len(sender_names)]), UNKNOWN)
         for pair in pairs.tolist()
     ]
     out: NDArray[np.int32] = np.array(numbers, np.int32)[inverse]

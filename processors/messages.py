@@ -77,10 +77,11 @@ class Messages:
     def __len__(self) -> int:
         return len(self.row)
 
-    def names(self, column: tuple[NDArray[np.int32], list[str]], i: int) -> str:
-        """Return the name in a name column of message ``i``."""
-        name: str = column[1][int(column[0][i])]
-        return name
+    def sender(self, i: int) -> tuple[str, str]:
+        """Return network and device of message ``i``."""
+        networks, network_names = self.network
+        devices, device_names = self.device
+        return network_names[networks[i]], device_names[devices[i]]
 
 
 @dataclass(slots=True)

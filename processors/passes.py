@@ -92,13 +92,15 @@ class Pass:
             decoded_count[rows] += np.bincount(decoded.row, minlength=len(rows))
             claims[rows[decoded.row[decoded.time_us != NO_TIME]]] = True
             for row, kind, level, time, attributes in decoded.events:
-                decoded_count[rows[row]] += 1
                 claims[rows[row]] |= time != NO_TIME
                 events.append((int(rows[row]), kind, level, time, attributes))
             blocks.append(self._block(messages, device, rows, decoded, refusals))
+        # Events are no readings; only those that are refused are booked beside refused readings.
+        refused_before = refusals.count.copy()
         events = self._locate_events(messages, device, events, refusals)
+        decoded_count += refusals.count - refused_before
         self._unknown_devices(messages, device, active, decoded_count, refusals)
-        duplicate = self._duplicates(messages, own)
+        duplicate = self._duplicates(messages, device, own)
         outcome[list(refusals.notes)] = Outcome.QUARANTINED
         outcome[duplicate] = Outcome.DUPLICATE
         self._mark_clocks(messages, device, claims & ~duplicate, refusals, offset, output)
@@ -224,21 +226,22 @@ class Pass:
         refusals: Refusals,
     ) -> None:
         for i in np.flatnonzero(active & (device == UNKNOWN)).tolist():
-            name = f"{messages.names(messages.network, i)}/{messages.names(messages.device, i)}"
+            name = "/".join(messages.sender(i))
             refusals.add(
                 i, "locate", "unknown_device", f"no device {name[:160]!r} in the catalogue", int(decoded_count[i])
             )
 
-    def _duplicates(self, messages: Messages, own: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _duplicates(self, messages: Messages, device: NDArray[np.int32], own: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Say which messages came before, and remember the others."""
-        networks, network_names = messages.network
-        devices, device_names = messages.device
-        pairs = networks.astype(np.int64) * len(device_names) + devices
-        distinct, which = np.unique(pairs, return_inverse=True)
-        n = len(device_names)
-        senders = [deduplicate.sender(network_names[p // n], device_names[p % n]) for p in distinct.tolist()]
-        whole = [p if d is None else d for p, d in zip(messages.payload, messages.digest, strict=True)]
-        hashes = deduplicate.fingerprints([senders[w] for w in which.tolist()], whole)
+        known = self.plan.device_sender
+        senders = [
+            known[number] if number != UNKNOWN else deduplicate.sender(*messages.sender(i))
+            for i, number in enumerate(device.tolist())
+        ]
+        whole = messages.payload
+        if any(messages.digest):
+            whole = [p if d is None else d for p, d in zip(whole, messages.digest, strict=True)]
+        hashes = deduplicate.fingerprints(senders, whole)
         qos = (messages.flags & MessageFlag.QOS) > 0
         dup = (messages.flags & MessageFlag.DUP) > 0
         first_time = ~messages.redriven

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.decoders.native import BOOLEAN_UNIT
+from processors.deduplicate import sender
 from qingtu.clock import MINUTE, SECOND
 from qingtu.properties import load_properties
 from qingtu.units import Affine, UnknownUnit, conversion
@@ -37,6 +38,7 @@ class Plan:
         device_station: int32 (devices,), station number.
         device_layout: int32 (devices,).
         device_base: int32 (devices,), first entry of the device.
+        device_sender: as :func:`processors.deduplicate.sender` writes each device.
         slot: int32 (layouts, known names), place of a field among the device's entries, or UNKNOWN.
         name_code: payload field name → column of ``slot``.
         entry_series: int32 (entries,).
@@ -74,6 +76,7 @@ class Plan:
         self.device = {key: i for i, key in enumerate(catalogue.devices)}
         entries = list(catalogue.devices.values())
         self.device_names = [device for _, device in catalogue.devices]
+        self.device_sender = [sender(network, device) for network, device in catalogue.devices]
         self.device_station = np.array([self.station_number[e.station.id] for e in entries], np.int32)
         self.device_route = [e.route for e in entries]
         zones = sorted({e.timezone for e in entries})

@@ -135,7 +135,7 @@ class Service:
                 station_of=self._station_of,
             )  # fmt: skip
             self.gateway = MqttGateway(
-                self.settings,
+                self.settings.model_copy(update={"mqtt": self.broker.adapt(self.settings.mqtt)}),
                 self._core,
                 self.bus,
                 self.clock,

@@ -125,7 +125,12 @@ class Settings(_Section):
     catalogue: Path = Field(Path("stations"), description="folder with the catalogue's YAML files")
     secret_file: Path | None = Field(None, description="key for pseudonyms; none: made in the data folder")
     mqtt: MqttSettings = MqttSettings()
-    routes: tuple[RouteSettings, ...] = (RouteSettings(name="native", topic="qt/{network}/{device}/up"),)
+    routes: tuple[RouteSettings, ...] = (
+        RouteSettings(
+            name="community", topic="qt/qd-community/{device}/up", network="qd-community", redact="native"
+        ),
+        RouteSettings(name="native", topic="qt/{network}/{device}/up"),
+    )
     process: ProcessSettings = ProcessSettings()
     store: StoreSettings = StoreSettings()
     bus: BusSettings = BusSettings()

@@ -1,4 +1,4 @@
-"""MQTT 5 with QoS 1 for simulated devices: a bounded window, and nothing forgotten when the connection breaks."""
+"""MQTT 5 or 3.1.1 with QoS 1 for simulated devices: a bounded window, and nothing forgotten when the connection breaks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SESSION_S = 3600
 
 
 class Publisher:
-    """MQTT 5 with QoS 1 and a bounded number of messages under way, over paho.
+    """MQTT with QoS 1 and a bounded number of messages under way, over paho.
 
     Args:
         options: host, port, window, credentials.
@@ -47,7 +47,11 @@ class Publisher:
         self._changed = threading.Condition()
         self._answer: str | None = None
         self.acknowledged = self.refused = self.unheard = self.resent = self.connections = 0
-        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=options.client_id, protocol=mqtt.MQTTv5)
+        protocol = mqtt.MQTTv5 if options.version == "5" else mqtt.MQTTv311
+        session = None if options.version == "5" else False  # in MQTT 5 it is asked for at connecting
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2, client_id=options.client_id, protocol=protocol, clean_session=session
+        )
         client.on_connect, client.on_publish = self._on_connect, self._on_publish
         client.max_inflight_messages_set(0)  # the window is kept here; paho would search its queue at each PUBACK
         client.max_queued_messages_set(0)
@@ -70,12 +74,15 @@ class Publisher:
             StartError: no broker there, or it refuses.
         """
         where = f"{self._options.host}:{self._options.port}"
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = _SESSION_S
         try:
-            self._client.connect(
-                self._options.host, self._options.port, keepalive=30, clean_start=False, properties=properties
-            )
+            if self._options.version == "5":
+                properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+                properties.SessionExpiryInterval = _SESSION_S
+                self._client.connect(
+                    self._options.host, self._options.port, keepalive=30, clean_start=False, properties=properties
+                )
+            else:
+                self._client.connect(self._options.host, self._options.port, keepalive=30)
         except OSError as error:
             raise StartError(f"no broker answers at {where} ({error}); start it, or give --host and --port") from error
         self._client.loop_start()

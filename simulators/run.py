@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from qingtu.clock import HOUR, SECOND, SystemClock
 from simulators.faults import FaultPlan
@@ -49,6 +49,7 @@ class SimulateOptions:
         host: of the broker.
         port: of the broker.
         client_id: MQTT client id.
+        version: of MQTT; the embedded broker iotcore speaks only 3.1.1.
         username: or None.
         password: or None.
         tls: encrypt, and check the broker's certificate.
@@ -69,6 +70,7 @@ class SimulateOptions:
     host: str = "127.0.0.1"
     port: int = 1883
     client_id: str = "qingtu-simulator"
+    version: Literal["5", "3.1.1"] = "5"
     username: str | None = None
     password: str | None = None
     tls: bool = False

@@ -29,6 +29,9 @@ _US: Final = 1_000_000
 # An epoch number tells its unit by its size: seconds stay below 1e11 until the year 5138, and milliseconds
 # above it since 1973; likewise for the steps to µs and ns.
 _STEPS: Final = ((1e11, _US), (1e14, 1_000), (1e17, 1))
+_MS: Final = (10**11, 10**14)
+_LATEST: Final = 1e20
+_EPOCH_DIGITS: Final = (10, 13, 16, 19)  # s, ms, µs, ns of our century; 14 digits are 20261123080000, which is none
 
 
 class _Refusal(Exception):  # noqa: N818 - an outcome, not a fault
@@ -46,15 +49,12 @@ class _Refusal(Exception):  # noqa: N818 - an outcome, not a fault
 
 @dataclass(slots=True)
 class _Columns:
-    """Columns as they grow. One entry of ``items`` is (payload row, readings, time, local)."""
+    """Columns as they grow. One entry of ``items`` is (payload row, number of readings, time, local)."""
 
     codes: dict[str, int] = field(default_factory=dict)
     unit_codes: dict[str, int] = field(default_factory=lambda: {"": 0})
     shapes: dict[tuple[str, ...], list[int]] = field(default_factory=dict)
-    item_row: list[int] = field(default_factory=list)
-    item_count: list[int] = field(default_factory=list)
-    item_time: list[int] = field(default_factory=list)
-    item_local: list[bool] = field(default_factory=list)
+    items: list[tuple[int, int, int, bool]] = field(default_factory=list)
     name: list[int] = field(default_factory=list)
     value: list[Any] = field(default_factory=list)
     texts: dict[str, tuple[int, bool]] = field(default_factory=dict)
@@ -66,22 +66,42 @@ class _Columns:
 def decode(payloads: Sequence[bytes], devices: Sequence[str]) -> Decoded:
     """Decode native JSON payloads; see :class:`qingtu.contracts.Decoder`."""
     columns = _Columns()
-    for row, (payload, device) in enumerate(zip(payloads, devices, strict=True)):
-        own = False
+    shapes, loads = columns.shapes, orjson.loads
+    for row, payload in enumerate(payloads):
         try:
-            body = _parse(payload)
-        except _Refusal as refusal:
-            columns.refused.append((row, refusal.reason, refusal.detail, 0))
-        else:
-            if type(body) is not list:
-                own = _take(columns, row, body, device)
-            elif not body:
-                columns.refused.append((row, "no_readings", "the array is empty", 0))
-            else:
-                for item in body:
-                    own |= _take(columns, row, item, device)
-        columns.own.append(own)
+            body = loads(payload)
+        except orjson.JSONDecodeError:
+            body = None
+        # The usual message, inline: an object of known shape with an epoch time in ms and readings, nothing else.
+        if type(body) is dict and len(body) == 2:
+            time, readings = body.get("time"), body.get("readings")
+            if type(time) is int and _MS[0] <= time < _MS[1] and type(readings) is dict:
+                codes = shapes.get(tuple(readings))
+                if codes is not None:
+                    columns.name += codes
+                    columns.value += readings.values()
+                    columns.items.append((row, len(codes), time * 1000, False))
+                    columns.own.append(True)
+                    continue
+        columns.own.append(_take_payload(columns, row, body, payload, devices[row]))
     return _finish(columns)
+
+
+def _take_payload(columns: _Columns, row: int, body: Any, payload: bytes, device: str) -> bool:
+    """Take a payload of any form, or refuse it; return whether it has a time or counter of its own."""
+    try:
+        body = _parse(payload) if body is None else body
+    except _Refusal as refusal:
+        columns.refused.append((row, refusal.reason, refusal.detail, 0))
+        return False
+    if type(body) is not list:
+        return _take(columns, row, body, device)
+    if not body:
+        columns.refused.append((row, "no_readings", "the array is empty", 0))
+    own = False
+    for item in body:
+        own |= _take(columns, row, item, device)
+    return own
 
 
 def _parse(payload: bytes) -> Any:
@@ -140,12 +160,9 @@ def _take_object(columns: _Columns, row: int, item: Any, device: str) -> bool:
         if codes is None:
             known = columns.codes
             codes = columns.shapes[keys] = [known.setdefault(key, len(known)) for key in keys]
-        columns.name.extend(codes)
-        columns.value.extend(readings.values())
-        columns.item_row.append(row)
-        columns.item_count.append(len(codes))
-        columns.item_time.append(at)
-        columns.item_local.append(local)
+        columns.name += codes
+        columns.value += readings.values()
+        columns.items.append((row, len(codes), at, local))
     if events:
         _events(columns, row, events, at, local=local)
     return own
@@ -161,18 +178,23 @@ def _time(columns: _Columns, time: Any) -> tuple[int, bool]:
         if known is None:
             known = columns.texts[time] = _parse_time(time)
         return known
-    if kind is int or kind is float:
-        size = abs(time)
-        for limit, factor in _STEPS:
-            if size < limit:
-                return round(time * factor), False
-        if size < 1e20:
-            return int(time // 1000), False
+    if (kind is int or kind is float) and abs(time) < _LATEST:
+        return _epoch_us(time), False
     raise _Refusal("bad_time", f"time {str(time)[:40]!r} is neither RFC 3339 nor an epoch number")
+
+
+def _epoch_us(time: float) -> int:
+    size = abs(time)
+    for limit, factor in _STEPS:
+        if size < limit:
+            return round(time * factor)
+    return int(time // 1000)
 
 
 def _parse_time(text: str) -> tuple[int, bool]:
     stamp = text.strip()
+    if len(stamp) in _EPOCH_DIGITS and stamp.isascii() and stamp.isdigit():
+        return _epoch_us(int(stamp)), False
     # fromisoformat also takes dates without a time, week dates and times without separators: none is RFC 3339.
     if len(stamp) < 16 or stamp[4] != "-" or stamp[7] != "-" or stamp[10] not in "Tt " or stamp[13] != ":":
         raise _Refusal("bad_time", f"time {text[:40]!r} is not RFC 3339, such as 2026-11-23T08:00:00+08:00")
@@ -207,26 +229,26 @@ def _event(columns: _Columns, event: Any, at: int, *, local: bool) -> tuple[str,
 
 
 def _finish(columns: _Columns) -> Decoded:
-    counts = np.array(columns.item_count, np.int64)
+    items = np.array(columns.items, np.int64).reshape(-1, 4)
+    counts = items[:, 1]
+    row = np.repeat(items[:, 0].astype(np.int32), counts)
     units = np.zeros(len(columns.value), np.int32)
     keep: np.ndarray[Any, Any] | None = None
     if _PLAIN.issuperset(map(type, columns.value)):
         value = np.array(columns.value, np.float64)  # orjson and _whole keep integers within 64 bits
     else:
-        rows = np.repeat(np.array(columns.item_row, np.int32), counts)
-        value, keep = _one_by_one(columns, rows, units)
+        value, keep = _one_by_one(columns, row, units)
     if not np.isfinite(value).all():
-        rows = np.repeat(np.array(columns.item_row, np.int32), counts)
-        keep = _refuse_infinite(columns, rows, value, keep)
+        keep = _refuse_infinite(columns, row, value, keep)
     out = Decoded(
         names=list(columns.codes),
         units=list(columns.unit_codes),
-        row=np.repeat(np.array(columns.item_row, np.int32), counts),
+        row=row,
         name=np.array(columns.name, np.int32),
         unit=units,
         value=value,
-        time_us=np.repeat(np.array(columns.item_time, np.int64), counts),
-        local=np.repeat(np.array(columns.item_local, np.bool_), counts),
+        time_us=np.repeat(items[:, 2], counts),
+        local=np.repeat(items[:, 3].astype(np.bool_), counts),
         own_identity=np.array(columns.own, np.bool_),
         events=columns.events,
         refused=columns.refused,
@@ -277,7 +299,7 @@ def _value(given: Any, *, nested: bool = False) -> tuple[float, str]:
         given_unit = given.get("unit")
         if given_unit is None:
             return number, unit
-        if type(given_unit) is not str or len(given_unit) > 40 or given_unit == BOOLEAN_UNIT:
+        if type(given_unit) is not str or len(given_unit) > 40 or given_unit.strip() == BOOLEAN_UNIT:
             raise _Refusal("unknown_unit", f"unit {str(given_unit)[:40]!r} is not a short text that names a unit")
         if unit == BOOLEAN_UNIT and given_unit.strip() not in _NO_UNIT:
             raise _Refusal("bad_value", f"true or false in {given_unit!r}")

@@ -172,7 +172,7 @@ class DuckStore(Queries):
             )
         for frame in frames:
             if (events := frame.get("events")) is not None:
-                self._insert("events", _plain(events))
+                self._insert_events(_plain(events))
 
     def _book_moves(self, partition: int, frame: Frame, keys: ManifestKeys, staged: Staged, changes: Changes) -> None:
         wanted = sorted(set(keys.redriven.values()))
@@ -229,6 +229,15 @@ class DuckStore(Queries):
         self._db.register("inserting", rows)
         self._db.execute(f"INSERT INTO {table} SELECT * FROM inserting")  # noqa: S608 - our own table names
         self._db.unregister("inserting")
+
+    def _insert_events(self, rows: pa.Table) -> None:
+        """Add events that are not there yet: a message that is driven again brings its events again."""
+        self._db.register("happened", rows)
+        self._db.execute(
+            "INSERT INTO events SELECT * FROM happened n WHERE NOT EXISTS (FROM events e WHERE e.time = n.time "
+            "AND e.station = n.station AND e.kind = n.kind AND e.attributes = n.attributes)"
+        )
+        self._db.unregister("happened")
 
     def _save_books(self, changes: Changes) -> None:
         if changes.counts:

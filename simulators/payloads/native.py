@@ -1,6 +1,6 @@
 """Native JSON as devices write it: one meaning, several dialects that a decoder must all understand.
 
-``docs/native-format.md`` describes the format; which dialect a device speaks is fixed by its key.
+``docs/formats/native.md`` describes the format; which dialect a device speaks is fixed by its key.
 """
 
 from __future__ import annotations

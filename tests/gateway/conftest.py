@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from ingest.core import GatewayCore
 from ingest.mqtt import MqttGateway
@@ -124,14 +127,14 @@ class Publisher:
     def __init__(self, port: int, *, version: int = paho.MQTTv5, client_id: str = "", keep: bool = False) -> None:
         five = version == paho.MQTTv5
         self.client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2,
+            CallbackAPIVersion.VERSION2,
             client_id=client_id,
-            protocol=paho.MQTTProtocolVersion(version),
+            protocol=MQTTProtocolVersion(version),
             clean_session=None if five else not keep,
         )
         self.client.max_inflight_messages_set(1000)
         if five and keep:
-            properties = paho.Properties(paho.PacketTypes.CONNECT)
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho
             properties.SessionExpiryInterval = 3600
             self.client.connect("127.0.0.1", port, clean_start=False, properties=properties)
         else:

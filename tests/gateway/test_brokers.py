@@ -37,16 +37,16 @@ def port() -> int:
 
 
 @pytest.fixture(params=["mosquitto", "iotcore"])
-def kind(request: pytest.FixtureRequest) -> str:
+def kind(request: pytest.FixtureRequest) -> Any:
     """Both embedded brokers."""
     if request.param == "mosquitto" and shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin") is None:
         pytest.skip("no mosquitto on this machine: apt install mosquitto")
-    return str(request.param)
+    return request.param
 
 
-def test_it_outlives_us_and_is_adopted(kind: str, port: int, tmp_path: Path, ended: list[Broker]) -> None:
+def test_it_outlives_us_and_is_adopted(kind: Any, port: int, tmp_path: Path, ended: list[Broker]) -> None:
     """A second start finds the first one's child, its own session and all; stop ends it and frees the port."""
-    settings = MqttSettings(port=port, embedded=kind)  # type: ignore[arg-type]
+    settings = MqttSettings(port=port, embedded=kind)
     first = start_broker(settings, tmp_path)
     ended.append(first)
     assert (first.kind, first.host, first.port, first.adopted) == (kind, "127.0.0.1", port, False)
@@ -61,46 +61,46 @@ def test_it_outlives_us_and_is_adopted(kind: str, port: int, tmp_path: Path, end
     assert third.pid != first.pid
 
 
-def test_only_this_machine_is_listened_to(kind: str, port: int, tmp_path: Path, ended: list[Broker]) -> None:
+def test_only_this_machine_is_listened_to(kind: Any, port: int, tmp_path: Path, ended: list[Broker]) -> None:
     """Bound to 127.0.0.1: the same port on another loopback address is free."""
-    ended.append(start_broker(MqttSettings(port=port, embedded=kind), tmp_path))  # type: ignore[arg-type]
+    ended.append(start_broker(MqttSettings(port=port, embedded=kind), tmp_path))
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.2", port), timeout=1)
 
 
 def test_a_pid_that_is_now_somebody_elses_is_left_alone(
-    kind: str, port: int, tmp_path: Path, ended: list[Broker]
+    kind: Any, port: int, tmp_path: Path, ended: list[Broker]
 ) -> None:
     """The pid file of a dead broker names a living process, ours: it is not touched."""
     folder = tmp_path / "broker"
     folder.mkdir()
     record = {"pid": os.getpid(), "port": port, "kind": kind, "born": "1"}
     (folder / "pid.json").write_text(json.dumps(record))
-    broker = start_broker(MqttSettings(port=port, embedded=kind), tmp_path)  # type: ignore[arg-type]
+    broker = start_broker(MqttSettings(port=port, embedded=kind), tmp_path)
     ended.append(broker)
     assert not broker.adopted
     assert json.loads((folder / "pid.json").read_text())["pid"] == broker.pid
 
 
-def test_another_port_ends_the_old_child(kind: str, port: int, tmp_path: Path, ended: list[Broker]) -> None:
+def test_another_port_ends_the_old_child(kind: Any, port: int, tmp_path: Path, ended: list[Broker]) -> None:
     """When the settings ask for another port, the child on the old one does not linger."""
-    first = start_broker(MqttSettings(port=port, embedded=kind), tmp_path)  # type: ignore[arg-type]
+    first = start_broker(MqttSettings(port=port, embedded=kind), tmp_path)
     ended.append(first)
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         other = int(sock.getsockname()[1])
-    second = start_broker(MqttSettings(port=other, embedded=kind), tmp_path)  # type: ignore[arg-type]
+    second = start_broker(MqttSettings(port=other, embedded=kind), tmp_path)
     ended.append(second)
     assert (second.adopted, first.running(), second.running()) == (False, False, True)
 
 
-def test_a_killed_broker_is_started_anew(kind: str, port: int, tmp_path: Path, ended: list[Broker]) -> None:
+def test_a_killed_broker_is_started_anew(kind: Any, port: int, tmp_path: Path, ended: list[Broker]) -> None:
     """Kill -9 of the child: it shows, and the next start makes a new one."""
-    first = start_broker(MqttSettings(port=port, embedded=kind), tmp_path)  # type: ignore[arg-type]
+    first = start_broker(MqttSettings(port=port, embedded=kind), tmp_path)
     os.kill(first.pid, signal.SIGKILL)
     while first.running():
         continue
-    second = start_broker(MqttSettings(port=port, embedded=kind), tmp_path)  # type: ignore[arg-type]
+    second = start_broker(MqttSettings(port=port, embedded=kind), tmp_path)
     ended.append(second)
     assert not second.adopted
 
@@ -124,14 +124,14 @@ def test_a_broker_of_ones_own_is_only_named(tmp_path: Path) -> None:
 
 
 def test_iotcore_carries_the_gateway(
-    port: int, tmp_path: Path, ended: list[Broker], gateway: Any, publisher: Any, bus: Any, receive: str,
+    port: int, tmp_path: Path, ended: list[Broker], gateway: Any, publisher: Any, bus: Any, receive: Any,
     until: Callable[..., None],
 ) -> None:  # fmt: skip
     """Without mosquitto: 3.1.1, large payloads, a kept session, redelivery of what was not acknowledged."""
     broker = start_broker(MqttSettings(port=port, embedded="iotcore"), tmp_path)
     ended.append(broker)
     assert "iotcore" in broker.note_en
-    adapted = broker.adapt(MqttSettings(receive=receive))  # type: ignore[arg-type]
+    adapted = broker.adapt(MqttSettings(receive=receive))
     options = {"version": adapted.version, "receive": adapted.receive}
     first = gateway(adapted.port, **options)
     until(first.hears, "the route hears")

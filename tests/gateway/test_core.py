@@ -62,7 +62,9 @@ steps = st.lists(
 
 @given(steps, st.integers(1, 3))
 @settings(deadline=None)
-def test_nothing_is_acknowledged_before_it_is_durable(events: list[tuple[str, int]], partitions: int) -> None:
+def test_nothing_is_acknowledged_before_it_is_durable(  # noqa: C901 - one simulation
+    events: list[tuple[str, int]], partitions: int
+) -> None:
     """Any order of messages, cuts and refusals: acknowledged = durable, of this connection, in order received."""
     core = make(partitions=partitions, flush_rows=4, flush_idle_ms=0)
     durable: dict[int, list[int]] = defaultdict(list)  # partition → message numbers, as a bus would hold them

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from qingtu.records import MessageFlag
 
@@ -71,7 +74,7 @@ def test_properties_are_kept_as_on_the_wire(
     """MQTT 5 user properties stand in raw byte for byte."""
     broker = mosquitto()
     until(gateway(broker.port, receive=receive).hears, "the route hears")
-    properties = paho.Properties(paho.PacketTypes.PUBLISH)
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho
     properties.UserProperty = ("k", "v")
     publisher(broker.port).client.publish(UP, b"p", 1, properties=properties).wait_for_publish(5)
     until(bus.rows, "the row")
@@ -413,7 +416,7 @@ def test_tls(
     running = gateway(broker.port, receive=receive, version=version, tls=True, ca_file=certificates / "ca.pem")
     until(running.hears, "the route hears")
     assert plain_port is None
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    client = paho.Client(CallbackAPIVersion.VERSION2)
     client.tls_set(str(certificates / "ca.pem"))
     client.max_inflight_messages_set(1000)
     client.connect("127.0.0.1", broker.port)

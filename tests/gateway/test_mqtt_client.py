@@ -38,5 +38,5 @@ def test_a_password_comes_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("secret\n", encoding="utf-8")
     assert GatewayClient(MqttSettings(username="u", password_file=file), 1).password == "secret"
-    with pytest.raises(StartError, match="mqtt.password_file"):
+    with pytest.raises(StartError, match=r"mqtt\.password_file"):
         GatewayClient(MqttSettings(username="u", password_file=tmp_path / "none"), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -31,6 +32,12 @@ def packet(head: int, topic: bytes, packet_id: int, properties: bytes | None, pa
     return bytes([head]) + varint(len(body) + len(payload)) + body + payload
 
 
+def written(publish: Any, *, version5: bool) -> bytes:
+    """Write one drawn PUBLISH."""
+    head, topic, packet_id, properties, payload = publish
+    return packet(head, topic, packet_id, (properties or b"") if version5 else None, payload)
+
+
 publishes = st.builds(
     lambda head, topic, packet_id, properties, payload: (
         head, topic, packet_id if head & 2 else 0, properties or None, payload,
@@ -51,8 +58,8 @@ def run(data: bytes, at: list[int], *, version5: bool = True) -> tuple[list[Any]
     found: list[Any] = []
     rest = b""
     places = sorted({0, len(data), *(i for i in at if i < len(data))})
-    bound = longest_packet(LIMIT) + max((b - a for a, b in zip(places, places[1:], strict=False)), default=0)
-    for start, end in zip(places, places[1:], strict=False):
+    bound = longest_packet(LIMIT) + max((b - a for a, b in pairwise(places)), default=0)
+    for start, end in pairwise(places):
         got, other = peeler.feed(data[start:end])
         found += got
         rest += other
@@ -76,9 +83,7 @@ def expected(publish: tuple[int, bytes, int, bytes | None, bytes], *, version5: 
 @given(st.lists(st.one_of(publishes, others), max_size=8), cuts, st.booleans())
 def test_what_was_written_comes_out_however_it_is_cut(parts: list[Any], at: list[int], version5: bool) -> None:
     """Every PUBLISH comes out once, in order; all else goes to paho, byte for byte."""
-    data = b"".join(
-        p if isinstance(p, bytes) else packet(*p[:3], (p[3] or b"") if version5 else None, p[4]) for p in parts
-    )
+    data = b"".join(p if isinstance(p, bytes) else written(p, version5=version5) for p in parts)
     found, rest, error = run(data, at, version5=version5)
     assert error is None
     assert found == [expected(p, version5=version5) for p in parts if not isinstance(p, bytes)]
@@ -90,7 +95,7 @@ def test_any_bytes_give_the_same_however_they_are_cut(
     before: list[Any], noise: bytes, at: list[int], version5: bool
 ) -> None:
     """Noise after good packets: the good ones come out, and noise means the same in one piece and in many."""
-    data = b"".join(packet(*p[:3], (p[3] or b"") if version5 else None, p[4]) for p in before) + noise
+    data = b"".join(written(p, version5=version5) for p in before) + noise
     whole = run(data, [], version5=version5)
     assert run(data, at, version5=version5) == whole
     assert run(data, list(range(max(0, len(data) - 500), len(data))), version5=version5) == whole

@@ -18,7 +18,8 @@ SOURCES = [Source(f"t/{n}/{d}", n, "r" if n else "", d) for n in ("", "air", "se
 
 messages = st.tuples(
     st.sampled_from(SOURCES), st.binary(max_size=20), st.integers(0, 63), st.integers(0, 65_535),
-    st.none() | st.binary(min_size=1, max_size=5), st.integers(0, 10 * HOUR), st.integers(0, 2**50), st.integers(0, 2**40),
+    st.none() | st.binary(min_size=1, max_size=5), st.integers(0, 10 * HOUR), st.integers(0, 2**50),
+    st.integers(0, 2**40),
     st.sampled_from(["", "no_route", "too_large"]), st.none() | st.binary(min_size=32, max_size=32),
 )  # fmt: skip
 

@@ -118,7 +118,7 @@ def test_privacy_follows_the_network_or_the_route() -> None:
     }
     match = table.match("p/d/1")
     assert match is not None
-    assert match.public_levels == {0, 1}
+    assert match.public_levels == frozenset({0, 1})
     assert [table.may_be_private(t) for t in ("p//x", "a/community", "q/d/1", "qt/air//up")] == [
         True,
         True,

@@ -1,0 +1,258 @@
+"""Quality checks against ioos_qc 3.0.0, its vectors, and random series cut at random."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ioos_qc import qartod
+from numpy.typing import NDArray
+
+from processors.plan import Plan
+from processors.quality import CHECKS
+from processors.quality.run import _FLAG, _RANK, Quality
+from qingtu.catalogue import Catalogue
+from qingtu.clock import MINUTE, SECOND
+from qingtu.records import Flag
+from tests.process.support import T0, catalogue, configure, drive, reading, station
+
+VECTORS = yaml.safe_load((Path(__file__).parent / "qartod.yaml").read_text(encoding="utf-8"))
+BITS = {key: 1 << check.bit for key, check in CHECKS.items()}
+FAR = 10**7  # the dictionary's range must not speak in tests of other checks
+
+
+def with_limits(**limits: Any) -> Catalogue:
+    """A catalogue of one station with one series of water level."""
+    spec = {"range": [-FAR, FAR], **limits}
+    return catalogue([station("A", [{"id": "a", "properties": ["water_level"]}], limits={"water_level": spec})], [])
+
+
+class Judge:
+    """One series judged in pieces, as the pass does it; keeps the newest flag and bits of each reading."""
+
+    def __init__(self, cat: Catalogue) -> None:
+        self.quality = Quality(Plan(cat))
+        self.flags: dict[int, int] = {}
+        self.tests: dict[int, int] = {}
+        self.late: dict[int, bool] = {}
+        self.revisions = 0
+
+    def add(self, times_us: Sequence[int], values: Sequence[float], received_us: Sequence[int] | None = None) -> None:
+        """Judge some more readings."""
+        n = len(times_us)
+        times = np.array(times_us, np.int64)
+        received = times if received_us is None else np.array(received_us, np.int64)
+        judged = self.quality.judge(np.zeros(n, np.int32), times, np.array(values, np.float64), received)
+        for i, at in enumerate(times.tolist()):
+            if at not in self.flags or not judged.late[i]:
+                self.flags[at], self.tests[at] = int(judged.flag[i]), int(judged.tests[i])
+                self.late[at] = bool(judged.late[i])
+        for k, at in enumerate(judged.again_time_us.tolist()):
+            self.flags[at], self.tests[at] = int(judged.again_flag[k]), int(judged.again_tests[k])
+            self.revisions += 1
+
+
+def judged_alone(cat: Catalogue, values: Sequence[float | None], dt_s: int = 60) -> Judge:
+    """Judge a regular series as a whole."""
+    judge = Judge(cat)
+    judge.add([T0 + i * dt_s * SECOND for i in range(len(values))], [math.nan if v is None else v for v in values])
+    return judge
+
+
+def of_check(judge: Judge, key: str) -> list[int]:
+    """Whether one check found each reading bad, as its bit says."""
+    return [int(bool(tests & BITS[key])) for tests in judge.tests.values()]
+
+
+def without_2(flags: Sequence[int]) -> list[int]:
+    """What one check's flags become beside others that pass: a pass hides what was not evaluated."""
+    return [1 if flag == 2 else flag for flag in flags]
+
+
+# ------------------------------------------------------------------------------------------------------ vectors
+
+
+@pytest.mark.parametrize("vector", VECTORS["gross_range"])
+def test_gross_range_vector(vector: dict[str, Any]) -> None:
+    """Bounds are inclusive; the fail span wins; missing is 9."""
+    cat = with_limits(range=vector["fail"], suspect=vector["suspect"])
+    assert list(judged_alone(cat, vector["x"]).flags.values()) == vector["flags"]
+
+
+@pytest.mark.parametrize("vector", VECTORS["spike"], ids=lambda v: str(v["x"]))
+def test_spike_vector(vector: dict[str, Any]) -> None:
+    """After all revisions a reading has the flag that ioos_qc gives it."""
+    judge = judged_alone(with_limits(spike={"suspect": vector["suspect"], "fail": vector["fail"]}), vector["x"])
+    assert list(judge.flags.values()) == without_2(vector["flags"])
+    assert of_check(judge, "spike") == [int(flag in {3, 4}) for flag in vector["flags"]]
+
+
+@pytest.mark.parametrize("vector", VECTORS["rate_of_change"])
+def test_rate_of_change_vector(vector: dict[str, Any]) -> None:
+    """Strictly greater; the first reading and one after a missing one pass."""
+    per_h = {"suspect": vector["suspect_per_s"] * 3600, "fail": vector["fail_per_s"] * 3600}
+    judge = judged_alone(with_limits(rate_per_h=per_h), vector["x"], vector["dt_s"])
+    assert list(judge.flags.values()) == vector["flags"]
+    assert of_check(judge, "rate_of_change") == [int(flag in {3, 4}) for flag in vector["flags"]]
+
+
+@pytest.mark.parametrize("vector", VECTORS["aggregate"])
+def test_aggregate_vector(vector: dict[str, Any]) -> None:
+    """FAIL > SUSPECT > PASS > NOT EVALUATED > MISSING."""
+    ranks = np.maximum(_RANK[np.array(vector["a"])], _RANK[np.array(vector["b"])])
+    assert _FLAG[ranks].tolist() == vector["flags"]
+
+
+# ------------------------------------------------------------------------------------------------------- oracle
+
+VALUES = st.lists(
+    st.one_of(st.integers(-20, 20).map(lambda n: n / 4), st.floats(-1e6, 1e6), st.just(math.nan)),
+    min_size=1, max_size=40,
+)  # fmt: skip
+PAIRS = st.tuples(st.floats(0.01, 20), st.floats(0.01, 20)).map(sorted)
+
+
+def oracle(values: Sequence[float], dt_s: int, limits: dict[str, Any]) -> tuple[NDArray[Any], list[NDArray[Any]]]:
+    """Let ioos_qc judge: the aggregate, and each test."""
+    x = np.ma.masked_invalid(np.array(values, np.float64))
+    t = np.array([np.datetime64(0, "s") + np.timedelta64(i * dt_s, "s") for i in range(len(values))])
+    tests = [
+        qartod.gross_range_test(x, limits["range"], limits["suspect"]),
+        qartod.spike_test(x, limits["spike"]["suspect"], limits["spike"]["fail"]),
+        qartod.rate_of_change_test(x, t, limits["rate_per_h"]["suspect"] / 3600, limits["rate_per_h"]["fail"] / 3600),
+    ]
+    return np.ma.getdata(qartod.qartod_compare(tests)), [np.ma.getdata(test) for test in tests]
+
+
+@given(VALUES, PAIRS, PAIRS, st.sampled_from([1, 60, 600]), st.data())
+@settings(max_examples=200, deadline=None)
+def test_flags_and_bits_are_those_of_ioos_qc(
+    values: list[float], spike: list[float], rate: list[float], dt_s: int, data: st.DataObject
+) -> None:
+    """On regular whole-second series the final flag is ioos_qc's aggregate and each bit is its test's 3, 4 or 9."""
+    limits = {
+        "range": [-5, 5], "suspect": [-3, 4], "spike": {"suspect": spike[0], "fail": spike[1]},
+        "rate_per_h": {"suspect": rate[0] * 3600, "fail": rate[1] * 3600},
+    }  # fmt: skip
+    judge = Judge(with_limits(**limits))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(values)), max_size=5), "cuts"))
+    for start, stop in zip([0, *cuts], [*cuts, len(values)], strict=True):
+        judge.add([T0 + i * dt_s * SECOND for i in range(start, stop)], values[start:stop])
+    flags, tests = oracle(values, dt_s, limits)
+    assert list(judge.flags.values()) == flags.tolist()
+    missing = np.isnan(values)
+    for key, test in zip(("gross_range", "spike", "rate_of_change"), tests, strict=True):
+        assert of_check(judge, key) == ((test > 2) & ~missing).astype(int).tolist()
+    assert of_check(judge, "missing") == missing.astype(int).tolist()
+
+
+# ------------------------------------------------------------------------------------------ memory and lateness
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_cutting_a_random_series_changes_nothing(data: st.DataObject) -> None:
+    """Repeated, late, delayed and missing readings in any cutting give the same flags, bits and revisions."""
+    cat = with_limits(spike={"suspect": 2, "fail": 4}, rate_per_h={"suspect": 100, "fail": 300})
+    n = data.draw(st.integers(1, 30))
+    steps = st.sampled_from([0, 1, -1, 1, 1, 2]).map(lambda k: k * MINUTE)
+    times = np.cumsum([data.draw(steps) for _ in range(n)]) + T0
+    received = [int(t) + data.draw(st.sampled_from([0, 0, 0, 11 * MINUTE])) for t in times]
+    values = [data.draw(st.sampled_from([0.0, 1.0, 3.0, 9.0, math.nan])) for _ in range(n)]
+    results = []
+    for cuts in ([], sorted(data.draw(st.lists(st.integers(0, n), max_size=4))), list(range(n))):
+        quality = Quality(Plan(cat))
+        out: list[Any] = []
+        again: list[Any] = []
+        for start, stop in zip([0, *cuts], [*cuts, n], strict=True):
+            judged = quality.judge(
+                np.zeros(stop - start, np.int32), times[start:stop], np.array(values[start:stop]),
+                np.array(received[start:stop], np.int64),
+            )  # fmt: skip
+            out += zip(judged.flag.tolist(), judged.tests.tolist(), judged.late.tolist(), strict=True)
+            columns = (judged.again_time_us, judged.again_value, judged.again_flag, judged.again_tests)
+            by = (judged.again_by + start).tolist()
+            again += map(repr, zip(by, *(c.tolist() for c in columns), strict=True))
+            kept = {name: state.tobytes() for name, state in quality.state().items()}
+            quality = Quality(Plan(cat))
+            quality.restore(
+                {name: np.frombuffer(kept[name], s.dtype).copy() for name, s in Quality(Plan(cat)).state().items()}
+            )
+        results.append((out, again))
+    assert results[1] == results[0]
+    assert results[2] == results[0]
+
+
+def test_late_readings_leave_memory_alone() -> None:
+    """Older, equal-time and delayed readings get 2 from checks with memory, and the next fresh one does not see them."""
+    limits = {"spike": {"suspect": 1}, "rate_per_h": {"suspect": 60}}
+    late = Judge(with_limits(**limits))
+    late.add([T0, T0 + MINUTE], [0, 0.5])
+    late.add(
+        [T0 - MINUTE, T0 + MINUTE, T0 + 2 * MINUTE],
+        [500, 500, 500],
+        [T0 + 2 * MINUTE, T0 + 2 * MINUTE, T0 + 60 * MINUTE],
+    )
+    assert late.late == {T0: False, T0 + MINUTE: False, T0 - MINUTE: True, T0 + 2 * MINUTE: True}
+    assert late.flags == {T0: 1, T0 + MINUTE: 1, T0 - MINUTE: 1, T0 + 2 * MINUTE: 1}
+    # 2 minutes was delayed but is newest: 3 minutes is fresh, and compared with 1 minute.
+    late.add([T0 + 3 * MINUTE], [1])
+    assert late.flags[T0 + 3 * MINUTE] == Flag.PASS
+    assert late.revisions == 0
+
+
+def test_checks_with_memory_do_not_speak_of_late_readings() -> None:
+    """A late reading of 500 has no bit of spike or rate of change, whatever its neighbours are."""
+    judge = Judge(with_limits(spike={"suspect": 1}, rate_per_h={"suspect": 60}))
+    judge.add([T0, T0 + 2 * MINUTE], [0, 0])
+    judge.add([T0 + MINUTE], [500])
+    judge.add([T0 + 3 * MINUTE], [0])
+    assert judge.tests[T0 + MINUTE] == 0
+    assert judge.revisions == 0
+
+
+def test_revision_only_when_something_changes() -> None:
+    """A spike that failed its range before gets a revision for its bit; no revision repeats what is known."""
+    judge = Judge(with_limits(range=[-10, 10], spike={"suspect": 1, "fail": 2}))
+    judge.add([T0, T0 + MINUTE, T0 + 2 * MINUTE, T0 + 3 * MINUTE], [0, 50, 0, 0])
+    assert judge.flags[T0 + MINUTE] == Flag.FAIL
+    assert judge.tests[T0 + MINUTE] == BITS["gross_range"] | BITS["plausible_range"] | BITS["spike"]
+    assert judge.revisions == 2, "the spike and the reading behind it"
+
+
+def test_a_huge_step_is_beyond_every_limit() -> None:
+    """Differences that overflow float64 are infinite and fail, without a warning."""
+    judge = Judge(with_limits(range=[-1e300, 1e300], spike={"fail": 1}, rate_per_h={"fail": 1}))
+    judge.add([T0, T0 + MINUTE, T0 + 2 * MINUTE], [-1.7e308, 1.7e308, -1.7e308])
+    assert judge.tests[T0 + MINUTE] & BITS["rate_of_change"]
+    assert judge.tests[T0 + MINUTE] & BITS["spike"]
+
+
+def test_limits_change_and_memory_stays() -> None:
+    """After another catalogue the next reading is compared with the last one under the new limits."""
+    first, second = with_limits(rate_per_h={"suspect": 1000}), with_limits(rate_per_h={"suspect": 10})
+    rows = [configure(0, first.version), reading("a", 0, water_level=0), reading("a", 60, water_level=1)]
+    rows += [configure(61, second.version), reading("a", 120, water_level=2)]
+    assert drive(rows, [first, second]).flags("A", "water_level") == {0: 1, 60: 1, 120: 3}
+
+
+# --------------------------------------------------------------------------------------------------------- page
+
+
+def test_worked_examples_of_the_page_are_true() -> None:
+    """Each ``yaml example`` block of docs/quality.md gives the flags and tests that it shows."""
+    page = (Path(__file__).parents[2] / "docs/quality.md").read_text(encoding="utf-8")
+    examples = [yaml.safe_load(block) for block in re.findall(r"```yaml example\n(.*?)```", page, re.DOTALL)]
+    assert {example["check"] for example in examples} == set(CHECKS)
+    for example in examples:
+        judge = judged_alone(with_limits(**example.get("limits", {})), example["values"], example["every_s"])
+        assert list(judge.flags.values()) == example["flags"], example
+        assert of_check(judge, example["check"]) == example["bit"], example
