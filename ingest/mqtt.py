@@ -214,7 +214,7 @@ class MqttGateway:
             return
         idle_s = self._mqtt.flush_idle_ms / 1000
         busy = len(publishes) >= _BUSY_READ
-        self._gap_s = min(2 * self._gap_s, max(idle_s, self._mqtt.flush_ms / 5000)) if busy else idle_s
+        self._gap_s = min(2 * self._gap_s, max(idle_s, self._mqtt.flush_ms / 2500)) if busy else idle_s
         self._read_at = time.monotonic() + self._gap_s
 
     def _hold_back(self, now: float) -> bool:

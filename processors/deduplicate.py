@@ -96,10 +96,13 @@ class Segments:
             part = slice(at, int(np.searchsorted(hours, hour, "right")))
             known = self._seen(hashes[part]) | ~first_of_each(hashes[part])
             if min(self._hours, default=hour) < hour:
-                # Room counts message by message: once it is used up, the oldest hour goes before the next one.
-                filled = int(np.searchsorted(np.cumsum(~known), self.maximum - self._size))
-                part = slice(at, min(part.stop, at + filled + 1))
-                known = known[: part.stop - at]
+                # Room counts message by message: the first new one that finds none makes the oldest hour go.
+                fit = int(np.searchsorted(np.cumsum(~known), max(self.maximum - self._size, 0), "right"))
+                if not fit:
+                    self._drop(min(self._hours))
+                    continue
+                part = slice(at, at + fit)
+                known = known[:fit]
             again[part] = known
             self._add(hour, hashes[part][~known])
             at = part.stop
@@ -156,16 +159,15 @@ class Segments:
                 self._dropped.append(name)
 
     def _expire(self, hour: int) -> None:
-        """Drop hours beyond the horizon, and the oldest while there is no room for one more."""
+        """Drop hours beyond the horizon."""
         first = hour + self.horizon_us // -HOUR
-        while self._hours:
-            oldest = min(self._hours)
-            too_many = self._size >= self.maximum and oldest < hour
-            if oldest >= first and not too_many:
-                return
-            for name, piece in self._hours.pop(oldest):
-                self._forget([name])
-                self._size -= len(piece)
+        for old in [kept for kept in self._hours if kept < first]:
+            self._drop(old)
+
+    def _drop(self, hour: int) -> None:
+        for name, piece in self._hours.pop(hour):
+            self._forget([name])
+            self._size -= len(piece)
 
     def snapshot(self) -> tuple[dict[str, bytes], list[str]]:
         """Return parts to put (new pieces) and parts to drop."""

@@ -16,13 +16,17 @@ import fcntl
 import json
 import os
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from qingtu.catalogue import Catalogue
 from qingtu.errors import NotFound, StartError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_KEY_BYTES: Final = 16
+"""Of a secret at least: with a short one, pseudonyms could be undone by trying keys."""
 
 
 class DataFolder:
@@ -54,9 +58,12 @@ class DataFolder:
                 f"数据目录正被进程 {pid} 使用 / data folder {path} is in use by process {pid}: "
                 "stop it, or choose another with --data"
             ) from error
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+        try:
+            self._lock.truncate(0)
+            self._lock.write(str(os.getpid()))
+            self._lock.flush()
+        except OSError as error:
+            raise _full(path, error) from error
         self._catalogues: dict[str, Catalogue] = {}
 
     def secret(self, file: Path | None) -> bytes:
@@ -65,8 +72,14 @@ class DataFolder:
         if not path.exists():
             if file is not None:
                 raise StartError(f"secret_file {file} does not exist")
-            _write_private(path, secrets.token_hex(32))
-        return path.read_text().strip().encode()
+            self._make(path, secrets.token_hex(32))
+        key = path.read_text(encoding="utf-8").strip().encode()
+        if len(key) < _KEY_BYTES:
+            raise StartError(
+                f"密钥太短 / the secret in {path} has {len(key)} bytes, pseudonyms need at least {_KEY_BYTES}: "
+                "write a longer one"
+            )
+        return key
 
     def tokens(self, file: Path | None) -> dict[str, str]:
         """Return token → person. Without a file of one's own, one token for ``operator`` is made."""
@@ -74,7 +87,7 @@ class DataFolder:
         if not path.exists():
             if file is not None:
                 raise StartError(f"web.tokens_file {file} does not exist")
-            _write_private(path, f"operator: {secrets.token_urlsafe(24)}\n")
+            self._make(path, f"operator: {secrets.token_urlsafe(24)}\n")
         out = {}
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             name, colon, token = line.partition(":")
@@ -92,10 +105,12 @@ class DataFolder:
         path = folder / f"{catalogue.version}.json"
         if not path.exists():
             part = path.with_suffix(".part")
-            part.write_text(catalogue.to_json(), encoding="utf-8")
-            with part.open("rb+") as file:
+            with part.open("w", encoding="utf-8") as file:
+                file.write(catalogue.to_json())
+                file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
+            _sync(folder)  # raw is about to name this version: it must not be there without it
         self._catalogues[catalogue.version] = catalogue
 
     def catalogue(self, version: str) -> Catalogue:
@@ -111,6 +126,12 @@ class DataFolder:
             self._catalogues[version] = Catalogue.from_json(path.read_text(encoding="utf-8"))
         return self._catalogues[version]
 
+    def _make(self, path: Path, text: str) -> None:
+        try:
+            _write_private(path, text)
+        except OSError as error:
+            raise _full(self.path, error) from error
+
     def announce(self, address: dict[str, Any]) -> None:
         """Write where the running service is, for the CLI."""
         _write_private(self.path / "service.json", json.dumps(address))
@@ -119,6 +140,19 @@ class DataFolder:
         """Give the folder free."""
         (self.path / "service.json").unlink(missing_ok=True)
         self._lock.close()
+
+
+def _full(path: Path, error: OSError) -> StartError:
+    return StartError(f"数据目录写不进去 / data folder {path} cannot be written: {error.strerror}; free some space")
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -104,18 +104,26 @@ class Ledger:
         self._bus.save_state(_GROUP, partition, StateDelta(self._next[partition], put))
         self._saved[partition] = self._next[partition]
 
-    def save(self) -> None:
-        """Save what was counted, so that a start does not read all raw again."""
+    def save(self) -> dict[int, int]:
+        """Count what came in and save it: a start does not read all raw again, and raw may be trimmed.
+
+        Returns:
+            by partition the raw offset below which everything is counted and saved.
+        """
         with self._lock:
+            while self._count_all():
+                pass
             for partition in self._next:
                 self._save(partition)
+            return dict(self._saved)
 
     def report(self) -> dict[str, Any]:
         """Return the ledger as JSON data, as of now.
 
         Returns:
             ``balanced``; ``messages`` with received, the outcomes and in_flight; ``readings`` with decoded and its
-            outcomes; ``reflagged`` and ``redriven``; ``by`` with the messages of each network and hour (µs UTC).
+            outcomes; ``reflagged`` and ``redriven``; ``by`` with the messages of each network and hour (µs UTC);
+            ``raw_end``, by partition the raw offset up to which was counted.
         """
         with self._lock:
             # The store first: what it decides while raw is counted is then still in flight, never lost.
@@ -130,7 +138,8 @@ class Ledger:
                     for key, n in counts:
                         flying[key] += n
             received: Counter[Key] = sum(self._received.values(), Counter())
-        return _report(received, books, flying)
+            ends = [self._next[partition] for partition in range(self._bus.partitions)]
+        return {**_report(received, books, flying), "raw_end": ends}
 
 
 def _report(
@@ -170,19 +179,22 @@ def audit(bus: Bus, store: DuckStore, report: Mapping[str, Any]) -> dict[str, An
     Args:
         bus: raw is read from its oldest frame on.
         store: its tables are counted.
-        report: the ledger to be checked, taken while nothing was in flight.
+        report: the ledger to be checked. The store may not move between the report and the end of this call;
+            raw may grow.
 
     Returns:
         ``agrees``, and ``checks``: rows of name, counted, booked, agrees. When raw was trimmed, what came in is
-        compared for the hours that are still wholly held.
+        compared for the hours that are still wholly held. Readings that expired count as they were counted then.
     """
+    in_store = store.count("readings") + store.expired()
+    in_quarantine = len(store.in_quarantine())
     counted: Counter[Key] = Counter()
     first_hour = 0
     for partition in range(bus.partitions):
-        at, end = bus.start(RAW, partition), bus.end(RAW, partition)
+        at, end = bus.start(RAW, partition), report["raw_end"][partition]
         trimmed = at > 0
         while at < end:
-            for record in bus.read(RAW, partition, at, _BATCH):
+            for record in bus.read(RAW, partition, at, min(_BATCH, end - at)):
                 rows = decode(record.data).sections["rows"]
                 mine = np.asarray(rows.column("kind")) == Kind.MESSAGE
                 mine &= ~rows.column("redrive_of").is_valid().to_numpy(zero_copy_only=False)
@@ -196,8 +208,8 @@ def audit(bus: Bus, store: DuckStore, report: Mapping[str, Any]) -> dict[str, An
     booked = {(r["network"], r["hour"] // HOUR): r["received"] for r in report["by"]}
     checks = [
         ("messages in raw", _since(counted, first_hour), _since(booked, first_hour)),
-        ("readings in the store", store.count("readings"), report["readings"]["stored"]),
-        ("messages in quarantine", len(store.in_quarantine()), report["messages"]["quarantined"]),
+        ("readings in the store", in_store, report["readings"]["stored"]),
+        ("messages in quarantine", in_quarantine, report["messages"]["quarantined"]),
     ]
     rows_ = [{"name": n, "counted": c, "booked": b, "agrees": c == b} for n, c, b in checks]
     return {"agrees": all(r["agrees"] for r in rows_), "checks": rows_}

@@ -54,24 +54,24 @@ class MqttSettings(_Section):
     """The broker and how the gateway reads from it."""
 
     host: str | None = Field(None, description="broker to connect to; none: an embedded one is started")
-    port: int = Field(1883, ge=1, le=65535)
-    version: Literal["5", "3.1.1"] = "5"
+    port: int = Field(1883, ge=1, le=65535, description="of the broker; the embedded one listens there")
+    version: Literal["5", "3.1.1"] = Field("5", description="of MQTT")
     client_id: str = Field("qingtu-gateway", min_length=1, description="stable: the broker keeps our session by it")
-    username: str | None = None
+    username: str | None = Field(None, description="at the broker")
     password_file: Path | None = Field(None, description="file with the password; never the password itself")
-    tls: bool = False
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    keepalive_s: int = Field(30, ge=5, le=3600)
+    tls: bool = Field(False, description="encrypt, and check the broker's certificate")
+    ca_file: Path | None = Field(None, description="certificates to trust; none: those of the system")
+    cert_file: Path | None = Field(None, description="our own certificate")
+    key_file: Path | None = Field(None, description="its private key")
+    keepalive_s: int = Field(30, ge=5, le=3600, description="a silent connection is dead after 1.5 of it")
     session_expiry_h: int = Field(48, ge=24, description="how long the broker keeps messages for us while we are away")
     receive: Literal["fast", "plain"] = Field("fast", description="fast: bulk receive; plain: paho's own loop")
     flush_ms: int = Field(100, ge=1, le=60_000, description="a message waits at most this long to be durable")
     flush_idle_ms: int = Field(5, ge=0, le=1000, description="flush at once when nothing came for so long")
-    flush_rows: int = Field(4096, ge=1, le=16_384)
-    flush_bytes: int = Field(8 * MIB, ge=KIB)
+    flush_rows: int = Field(4096, ge=1, le=16_384, description="flush when so many messages wait")
+    flush_bytes: int = Field(8 * MIB, ge=KIB, description="flush when so many bytes wait")
     buffer_rows: int = Field(65_536, ge=1, description="held while the bus is away; beyond it we disconnect")
-    buffer_bytes: int = Field(64 * MIB, ge=KIB)
+    buffer_bytes: int = Field(64 * MIB, ge=KIB, description="the same bound in bytes")
     embedded: Literal["auto", "mosquitto", "iotcore"] = Field("auto", description="which broker to start")
 
 
@@ -82,16 +82,16 @@ class ProcessSettings(_Section):
     backfill_limit_d: int = Field(400, ge=1, description="a claimed time older than this is clock_wrong")
     dedup_horizon_h: int = Field(72, ge=1, description="how long equal messages are recognised")
     dedup_max: int = Field(20_000_000, ge=1000, description="messages remembered at most; 16 bytes each")
-    state_every_s: int = Field(5, ge=1)
+    state_every_s: int = Field(5, ge=1, description="state is saved so often; a crash repeats what came since")
 
 
 class StoreSettings(_Section):
     """The primary store."""
 
     commit_ms: int = Field(1000, ge=1, description="a processed frame waits at most this long to be stored")
-    commit_messages: int = Field(4000, ge=1)
-    memory_limit: str = Field("1GB", pattern=r"^\d+(\.\d+)?(MB|GB)$")
-    threads: int = Field(2, ge=1, le=256)
+    commit_messages: int = Field(4000, ge=1, description="commit when so many messages wait")
+    memory_limit: str = Field("1GB", pattern=r"^\d+(\.\d+)?(MB|GB)$", description="that DuckDB may use")
+    threads: int = Field(2, ge=1, le=256, description="that DuckDB may use")
     keep_days: int = Field(800, ge=1, description="readings older than this are expired day-wise")
 
 
@@ -99,7 +99,7 @@ class BusSettings(_Section):
     """The embedded bus."""
 
     raw_keep_h: int = Field(168, ge=1, description="raw frames are kept so long: for explain, audit and re-drive")
-    derived_keep_h: int = Field(48, ge=1)
+    derived_keep_h: int = Field(48, ge=1, description="the other streams, which can be derived again from raw")
     free_floor_mb: int = Field(64, ge=1, description="below this free space no messages are taken")
 
 
@@ -113,7 +113,7 @@ class FiguresSettings(_Section):
 class WebSettings(_Section):
     """Map and API."""
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", description="address to listen on; anything else opens the map to the network")
     port: int = Field(8620, ge=0, le=65535, description="0: any free port")
     tokens_file: Path | None = Field(None, description="lines 'name: token'; none: one is made for the operator")
 
@@ -126,9 +126,7 @@ class Settings(_Section):
     secret_file: Path | None = Field(None, description="key for pseudonyms; none: made in the data folder")
     mqtt: MqttSettings = MqttSettings()
     routes: tuple[RouteSettings, ...] = (
-        RouteSettings(
-            name="community", topic="qt/qd-community/{device}/up", network="qd-community", redact="native"
-        ),
+        RouteSettings(name="community", topic="qt/qd-community/{device}/up", network="qd-community", redact="native"),
         RouteSettings(name="native", topic="qt/{network}/{device}/up"),
     )
     process: ProcessSettings = ProcessSettings()

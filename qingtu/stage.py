@@ -95,9 +95,20 @@ class StageLoop:
             self.save()
 
     def _send(self) -> None:
-        for stream in list(self._unsent):
-            self._bus.append(stream, self._partition, self._unsent[stream]).result()
-            del self._unsent[stream]
+        """Emit what waits: all streams at once, so that the bus can commit them as one group."""
+        tickets = {
+            stream: self._bus.append(stream, self._partition, frames) for stream, frames in self._unsent.items()
+        }
+        refused: RetryLater | None = None
+        for stream, ticket in tickets.items():
+            try:
+                ticket.result()
+            except RetryLater as later:
+                refused = later
+            else:
+                del self._unsent[stream]
+        if refused is not None:
+            raise refused
 
     def _apply(self, frame: Frame, offset: int) -> dict[str, bytes]:
         try:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _IDLE_S: Final = 0.5
 _BACKOFF_MAX_S: Final = 15.0
+_AFTER_ERROR_S: Final = 5.0
 
 
 class Worker:
@@ -30,6 +31,7 @@ class Worker:
 
     Attributes:
         problem: what is wrong now, "" when nothing is.
+        between: held during each step; who takes it sees what the stage works on between two steps.
     """
 
     def __init__(self, name: str, step: Callable[[], bool], wait: Callable[[float], None]) -> None:
@@ -38,6 +40,7 @@ class Worker:
         self._wait = wait
         self._stop = threading.Event()
         self.problem = ""
+        self.between = threading.Lock()
         self.idle = threading.Event()
         self._log = structlog.get_logger(name)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -56,7 +59,14 @@ class Worker:
         pause = 0.1
         while not self._stop.is_set():
             try:
-                busy = self._step()
+                with self.between:
+                    busy = self._step()
+                self.problem, pause = "", 0.1
+                if busy:
+                    self.idle.clear()
+                else:
+                    self.idle.set()
+                    self._wait(_IDLE_S)
             except RetryLater as later:
                 # Waiting for another stage is the usual way of derive, not a problem.
                 waiting = later.retry_after_s <= 0.1
@@ -66,15 +76,7 @@ class Worker:
                     self.problem = str(later)
                 pause = later.retry_after_s if waiting else min(2 * pause, _BACKOFF_MAX_S)
                 self._stop.wait(max(later.retry_after_s, pause) * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
-                continue
             except Exception as error:  # noqa: BLE001 - shown in the status, logged, tried again
                 self.problem = f"{type(error).__name__}: {error}"
                 self._log.exception("stage_failed", next="tried again in 5 s; the bus holds what it works on")
-                self._stop.wait(5.0)
-                continue
-            self.problem, pause = "", 0.1
-            if busy:
-                self.idle.clear()
-            else:
-                self.idle.set()
-                self._wait(_IDLE_S)
+                self._stop.wait(_AFTER_ERROR_S)

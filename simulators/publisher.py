@@ -1,4 +1,4 @@
-"""MQTT 5 or 3.1.1 with QoS 1 for simulated devices: a bounded window, and nothing forgotten when the connection breaks."""
+"""MQTT with QoS 1 for simulated devices: a bounded window, and nothing forgotten when the connection breaks."""
 
 from __future__ import annotations
 

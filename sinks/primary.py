@@ -65,7 +65,8 @@ class StoreStage:
             manifest = frame.get("manifest")
             self._count += manifest.num_rows if manifest is not None else 1
             self.next_offset = record.offset + 1
-        if self._waiting and (self._count >= self._messages or now - self._since_us >= self._age_us):
+        age_us = now - self._since_us  # negative: the clock was set back
+        if self._waiting and (self._count >= self._messages or not 0 <= age_us < self._age_us):
             self.commit()
             return True
         return bool(found)

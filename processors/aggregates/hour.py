@@ -3,7 +3,9 @@
 A figure is a function of the store. Readings only *touch* windows; at a tick that lies a grace behind a window's
 end, and once the store has applied everything up to that tick, the touched windows are evaluated as of the tick's
 position. So a restart, or a store that is further already, gives the same figure. A window that is touched again
-later (late, revised, re-driven) is evaluated again, and a changed figure is a correction.
+later (late, revised, re-driven) is evaluated again, and a changed figure is a correction. Frames that `process`
+emits again after a crash are told by their origin and skipped: their ticks would take figures back to what was
+known then.
 """
 
 from __future__ import annotations
@@ -67,18 +69,21 @@ class Hours:
         self._touched: set[tuple[int, int]] = set()
         self._newest_hour = np.zeros(0, np.int64)
         self._catalogue: Catalogue | None = None
+        self._origin = -1
         if parts:
             arrays, values = unpack(parts[_MAIN])
+            self._origin = values["origin"]
             self._names = SeriesNames([(i, *key) for i, key in enumerate(values["keys"])])
             self._touched = set(map(tuple, arrays["touched"].tolist()))
 
     def snapshot(self) -> tuple[dict[str, bytes], list[str]]:
-        """Return the touched windows and the names of their series."""
+        """Return the touched windows, the names of their series, and the origin of the newest frame."""
         wanted = sorted(self._touched)
         used = sorted({series for series, _ in wanted})
         place = {series: i for i, series in enumerate(used)}
         rows = np.array([(place[s], hour) for s, hour in wanted], np.int64).reshape(-1, 2)
-        return {_MAIN: pack({"touched": rows}, {"keys": [self._names.keys[s] for s in used]})}, []
+        values = {"keys": [self._names.keys[s] for s in used], "origin": self._origin}
+        return {_MAIN: pack({"touched": rows}, values)}, []
 
     def apply(self, frame: Frame, offset: int, only: NDArray[np.bool_] | None = None) -> dict[str, bytes]:
         """Touch windows; at a tick, evaluate those that are due."""
@@ -86,22 +91,25 @@ class Hours:
         tick = frame.header.get("tick")
         origin = frame.origin
         assert origin is not None
+        if origin[1] <= self._origin:
+            return {}
         if tick is not None and self._store.progress(PROCESSED, self._partition).origin < origin[1]:
             raise RetryLater("derive waits for the store", retry_after_s=0.1)
-        if (batch := frame.get("readings")) is not None:
-            self._touch(batch)
+        batch = frame.get("readings")
         if tick is None:
+            if batch is not None:
+                self._touch(batch)
+            self._origin = origin[1]
             return {}
         clock_us, at = tick
-        due = sorted(w for w in self._touched if (w[1] + 1) * HOUR + self._grace_us <= clock_us)[:_WINDOWS]
-        if not due:
-            return {}
-        catalogue = self._use(frame.header["catalogue"])
-        self._touched.difference_update(due)
-        self._newest_hour[:] = -1
-        rows = [
-            row for hour in sorted({h for _, h in due}) for row in self._evaluate(due, hour, at, clock_us, catalogue)
-        ]
+        # What stands behind the tick in its frame is not part of what is evaluated at it.
+        behind = None if batch is None else np.asarray(batch.column("revision")) > at
+        if batch is not None and behind is not None:
+            self._touch(batch.filter(pa.array(~behind)))
+        rows = self._evaluate_due(clock_us, at, frame)
+        if batch is not None and behind is not None:
+            self._touch(batch.filter(pa.array(behind)))
+        self._origin = origin[1]
         if not rows:
             return {}
         header = {
@@ -111,6 +119,20 @@ class Hours:
             "origin": [self._partition, offset],
         }
         return {FIGURES: records.encode(header, {"figures": _batch(rows)})}
+
+    def _evaluate_due(self, clock_us: int, at: int, frame: Frame) -> list[dict[str, Any]]:
+        """Evaluate the touched windows that a tick at position ``at`` makes due; they are touched no more."""
+        due = sorted(w for w in self._touched if (w[1] + 1) * HOUR + self._grace_us <= clock_us)[:_WINDOWS]
+        if not due:
+            return []
+        catalogue = self._use(frame.header["catalogue"])
+        rows = [
+            row for hour in sorted({h for _, h in due}) for row in self._evaluate(due, hour, at, clock_us, catalogue)
+        ]
+        # Only now: when the store refuses half-way, all of them are evaluated again.
+        self._touched.difference_update(due)
+        self._newest_hour[:] = -1
+        return rows
 
     def _use(self, version: str) -> Catalogue:
         if self._catalogue is None or self._catalogue.version != version:

@@ -260,6 +260,20 @@ class SqliteBus:
         return self._raw if stream == RAW else self._derived
 
 
+def bounds(db: sqlite3.Connection) -> Iterator[tuple[str, int, int, int]]:
+    """Yield (stream, partition, first offset, last offset) by seeks: a scan would read all frames on each start."""
+    first = "SELECT stream, partition, offset FROM frames WHERE {} ORDER BY stream, partition, offset LIMIT 1"
+    last = "SELECT max(offset) FROM frames WHERE stream=? AND partition=?"
+    row = db.execute(first.format("true")).fetchone()
+    while row is not None:
+        stream, partition, offset = row
+        yield stream, partition, offset, db.execute(last, (stream, partition)).fetchone()[0]
+        row = (
+            db.execute(first.format("stream=? AND partition>?"), (stream, partition)).fetchone()
+            or db.execute(first.format("stream>?"), (stream,)).fetchone()
+        )
+
+
 class _File:
     """One database file and its writer thread."""
 
@@ -279,9 +293,9 @@ class _File:
         if found > SCHEMA_VERSION:
             self._db.close()
             raise VersionError(f"{path} has version {found}, written by a newer program; this reads {SCHEMA_VERSION}")
-        self._db.executescript(_TABLES + f"PRAGMA user_version={SCHEMA_VERSION};")
-        bounds = "SELECT stream, partition, min(offset), max(offset) FROM frames GROUP BY stream, partition"
-        for row in self._db.execute(bounds):
+        if found < SCHEMA_VERSION:  # else nothing is written: a start on a full disk must work
+            self._db.executescript(_TABLES + f"PRAGMA user_version={SCHEMA_VERSION};")
+        for row in bounds(self._db):
             bus.loaded(*row)
         self._thread = threading.Thread(target=self._run, name=f"bus-{path.stem}", daemon=True)
         self._thread.start()

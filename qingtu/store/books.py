@@ -15,6 +15,7 @@ from qingtu.clock import HOUR
 from qingtu.records import Frame, Outcome, codes_of, position, times_of
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 COLUMNS: Final = (
@@ -127,15 +128,23 @@ def count_manifest(frame: Frame, partition: int, changes: Changes) -> ManifestKe
 
 
 def move(
-    frame: Frame, partition: int, entries: dict[tuple[int, int], BookEntry], stored: dict[int, int], changes: Changes
+    frame: Frame,
+    partition: int,
+    entries: dict[tuple[int, int], BookEntry],
+    driven: dict[int, list[int]],
+    changes: Changes,
 ) -> None:
     """Book what became of re-driven messages.
+
+    What a message had brought into the store before stays there, so it stays booked as stored, whatever the message
+    gives now. What is new in the store beyond the readings that were refused (driven with another shift, or mapped
+    to another series) is booked as decoded anew.
 
     Args:
         frame: a processed frame.
         partition: its partition.
-        entries: book entries of the messages that are driven again, by (partition, position).
-        stored: raw row of the re-driven message → readings that were new in the store.
+        entries: book entries of the messages that are driven again, by (partition, position); is changed.
+        driven: raw row of the re-driven message → its readings that were new, revised, unchanged in the store.
         changes: is added to.
     """
     manifest = frame.sections["manifest"]
@@ -143,24 +152,42 @@ def move(
     for i, of in enumerate(manifest.column("redrive_of").to_pylist()):
         if of is None:
             continue
+        row = int(manifest.column("row")[i].as_py())
+        new, revised, _ = driven.get(row, (0, 0, 0))
         entry = entries.get((partition, of))
         if entry is None or entry.outcome != Outcome.QUARANTINED:
-            continue  # it left quarantine before: driving it twice changes nothing
-        row = int(manifest.column("row")[i].as_py())
+            # It left quarantine before: the message does not move again, but what is new in the store counts.
+            _book_new(changes, _key_of(manifest, i) if entry is None else (entry.network, entry.hour), new)
+            continue
         outcome = int(manifest.column("outcome")[i].as_py())
-        decoded, refused = (int(manifest.column(c)[i].as_py()) for c in ("decoded", "refused"))
         key = (entry.network, entry.hour)
         changes.add(key, "quarantined", -1)
         changes.add(key, _OUTCOME_COLUMN[Outcome(outcome)], 1)
         changes.add(key, "redriven", 1)
+        had = entry.decoded - entry.refused
+        decoded = max(int(manifest.column("decoded")[i].as_py()), had)
+        refused = min(int(manifest.column("refused")[i].as_py()), decoded - had)
         changes.add(key, "decoded", decoded - entry.decoded)
         changes.add(key, "r_quarantined", refused - entry.refused)
-        accepted = (decoded - refused) - (entry.decoded - entry.refused)
-        new = min(stored.get(row, 0), accepted)
-        changes.add(key, "r_stored", new)
-        changes.add(key, "r_revised", accepted - new)
-        changed = BookEntry(entry.network, entry.hour, decoded, refused, outcome, position(offset, row))
-        changes.quarantined[partition, of] = changed
+        accepted = decoded - refused - had
+        stored = min(new, accepted)
+        changed = min(revised, accepted - stored)
+        changes.add(key, "r_stored", stored)
+        changes.add(key, "r_revised", changed)
+        changes.add(key, "r_repeated", accepted - stored - changed)
+        _book_new(changes, key, new - stored)
+        moved = BookEntry(entry.network, entry.hour, decoded, refused, outcome, position(offset, row))
+        entries[partition, of] = changes.quarantined[partition, of] = moved
+
+
+def _book_new(changes: Changes, key: Key, readings: int) -> None:
+    if readings:
+        changes.add(key, "decoded", readings)
+        changes.add(key, "r_stored", readings)
+
+
+def _key_of(manifest: pa.RecordBatch, i: int) -> Key:
+    return str(manifest.column("network")[i].as_py()), int(times_of(manifest.column("received_at"))[i]) // HOUR
 
 
 def _origin(frame: Frame) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import structlog
 
-from qingtu.clock import HOUR
+from qingtu.clock import DAY
 from qingtu.contracts import Applied, Progress
 from qingtu.errors import QingtuError, RetryLater, StartError, VersionError
 from qingtu.records import ALERTS, FIGURES, PROCESSED, REJECTED, Frame
@@ -71,36 +71,43 @@ class DuckStore(Queries):
             ) from error
 
     def _open(self) -> None:
+        self._loaded = False
         self._db = duckdb.connect(str(self._path), config=self._config)
-        self._db.execute(TABLES)
+        self._db.begin()
+        # The version comes first: what a newer program wrote is not touched.
+        self._db.execute("CREATE TABLE IF NOT EXISTS meta (key VARCHAR PRIMARY KEY, value VARCHAR)")
         found = self._db.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()
-        if found is None:
-            self._db.execute("INSERT INTO meta VALUES ('version', ?)", [str(SCHEMA_VERSION)])
-        elif int(found[0]) > SCHEMA_VERSION:
+        if found is not None and int(found[0]) > SCHEMA_VERSION:
+            self._db.rollback()
             self._db.close()
             raise VersionError(
                 f"{self._path} has version {found[0]}, written by a newer program; this reads {SCHEMA_VERSION}"
             )
+        self._db.execute(TABLES)
+        if found is None:
+            self._db.execute("INSERT INTO meta VALUES ('version', ?)", [str(SCHEMA_VERSION)])
+        self._db.commit()
         self._load()
 
     def _load(self) -> None:
-        """Read what is kept in memory beside the tables."""
+        """Read what is kept in memory beside the tables, as it was committed."""
         db = self._db
-        self._names = SeriesNames(db.execute("SELECT * FROM series").fetchall())
-        self._writer = Writer(self._names)
-        self._newest = np.full(len(self._names), _NEVER, np.int64)
-        newest = db.execute("SELECT series, epoch_us(max(time)) FROM readings GROUP BY series").fetchnumpy()
-        self._newest[np.asarray(newest["series"], np.int64)] = np.asarray(list(newest.values())[1], np.int64)
-        self._books: dict[books.Key, NDArray[np.int64]] = {
-            (network, hour): np.array(counts, np.int64)
-            for network, hour, *counts in db.execute("SELECT * FROM ledger").fetchall()
-        }
-        self._progress = {
-            (stream, partition): Progress(next_offset, origin)
-            for stream, partition, next_offset, origin in db.execute("SELECT * FROM progress").fetchall()
-        }
-        seq = db.execute("SELECT max(seq) FROM alerts").fetchone()
-        self._alert_seq = int(seq[0]) + 1 if seq and seq[0] is not None else 0
+        names = SeriesNames(db.execute("SELECT * FROM series").fetchall())
+        newest = np.full(len(names), _NEVER, np.int64)
+        found = db.execute("SELECT series, epoch_us(max(time)) AS time FROM readings GROUP BY series").fetchnumpy()
+        newest[np.asarray(found["series"], np.int64)] = np.asarray(found["time"], np.int64)
+        counts = db.execute("SELECT * FROM ledger").fetchall()
+        progress = db.execute("SELECT * FROM progress").fetchall()
+        seq = db.execute("SELECT coalesce(max(seq) + 1, 0) FROM alerts").fetchone()
+        assert seq is not None
+        with self._lock:
+            self._names, self._newest, self._alert_seq = names, newest, int(seq[0])
+            self._writer = Writer(names)
+            self._books: dict[books.Key, NDArray[np.int64]] = {
+                (network, hour): np.array(row, np.int64) for network, hour, *row in counts
+            }
+            self._progress = {(stream, partition): Progress(*at) for stream, partition, *at in progress}
+        self._loaded = True
 
     def progress(self, stream: str, partition: int) -> Progress:
         """Return how far committed effects reach."""
@@ -116,6 +123,8 @@ class DuckStore(Queries):
 
     def apply(self, stream: str, partition: int, frames: Sequence[Frame], next_offset: int) -> Applied:
         """Apply frames and commit; see the contract."""
+        if not self._loaded:
+            self._reload()
         before = self.progress(stream, partition)
         fresh, origin = [], before.origin
         for frame in frames:
@@ -134,8 +143,12 @@ class DuckStore(Queries):
             self._save_progress(stream, partition, progress)
             self._db.commit()
         except duckdb.Error as error:
-            self._recover(error)
-            raise RetryLater(f"store: {str(error).splitlines()[0]}") from error
+            self._undo()
+            self._log.warning("store_failed", error=_first_line(error), next="nothing was applied; it is tried again")
+            raise RetryLater(f"store: {_first_line(error)}") from error
+        except BaseException:
+            self._undo()
+            raise
         with self._lock:
             self._newest = staged.newest
             self._names.saved()
@@ -144,18 +157,26 @@ class DuckStore(Queries):
             self._progress[stream, partition] = progress
         return Applied(len(fresh), staged.readings, staged.revised, staged.unchanged)
 
-    def _recover(self, error: duckdb.Error) -> None:
-        """Undo, and open again when the database refuses to go on after a fatal error."""
-        self._log.warning("store_failed", error=str(error).splitlines()[0])
+    def _undo(self) -> None:
+        """Leave a transaction that failed. What is in memory is read again before the next one: see :meth:`_reload`."""
+        self._loaded = False
         try:
             self._db.rollback()
-            self._db.execute("SELECT 1 FROM meta").fetchone()
-        except duckdb.Error:
+        except duckdb.Error as error:
+            # After a fatal error the database refuses everything: opening it again is left to the next try.
+            self._log.warning("store_closed", error=_first_line(error), next="opened again at the next try")
             self._db.close()
+
+    def _reload(self) -> None:
+        """Take up what is committed, since nobody knows how far a transaction came that failed."""
+        try:
             try:
+                self._load()
+            except duckdb.Error:
+                self._db.close()
                 self._open()
-            except duckdb.Error as again:
-                raise RetryLater(f"store: {str(again).splitlines()[0]}", retry_after_s=2.0) from error
+        except duckdb.Error as error:
+            raise RetryLater(f"store: {_first_line(error)}", retry_after_s=2.0) from error
 
     # --------------------------------------------------------------------------------------------- one stream each
 
@@ -185,34 +206,34 @@ class DuckStore(Queries):
         entries |= {at: entry for at, entry in changes.quarantined.items() if at[1] in set(wanted)}
         origin = frame.origin
         assert origin is not None
-        stored = {row: n for (offset, row), n in staged.stored.items() if offset == origin[1]}
-        books.move(frame, partition, entries, stored, changes)
+        driven = {row: counts for (offset, row), counts in staged.redriven.items() if offset == origin[1]}
+        books.move(frame, partition, entries, driven, changes)
 
     def _alerts(self, partition: int, frames: Sequence[Frame], staged: Staged, changes: Changes) -> None:
         del partition, staged, changes
-        for frame in frames:
-            rows = _plain(frame.sections["alerts"])
-            seq = pa.array(np.arange(self._alert_seq, self._alert_seq + rows.num_rows))
-            self._insert("alerts", rows.add_column(0, "seq", seq))
-            self._alert_seq += rows.num_rows
+        rows = _joined([frame.sections["alerts"] for frame in frames])
+        seq = pa.array(np.arange(self._alert_seq, self._alert_seq + rows.num_rows))
+        self._insert("alerts", rows.add_column(0, "seq", seq))
+        self._alert_seq += rows.num_rows
 
     def _rejected(self, partition: int, frames: Sequence[Frame], staged: Staged, changes: Changes) -> None:
         del staged, changes
-        for frame in frames:
-            batch = frame.sections["rejected"]
-            # Two columns are called refused: what was refused in readings, and the gateway's reason.
-            names = list(batch.schema.names)
-            names[len(names) - 1 - names[::-1].index("refused")] = "refused_by_gateway"
-            rows = _plain(pa.RecordBatch.from_arrays(batch.columns, names=names))
-            column = pa.array(np.full(rows.num_rows, partition, np.int32))
-            self._insert("rejected", rows.add_column(0, "partition", column))
+        batches = [frame.sections["rejected"] for frame in frames]
+        # Two columns are called refused: what was refused in readings, and the gateway's reason.
+        names = list(batches[0].schema.names)
+        names[len(names) - 1 - names[::-1].index("refused")] = "refused_by_gateway"
+        rows = _joined([pa.RecordBatch.from_arrays(batch.columns, names=names) for batch in batches])
+        self._insert("rejected", rows.add_column(0, "partition", pa.array(np.full(rows.num_rows, partition, np.int32))))
 
     def _figures(self, partition: int, frames: Sequence[Frame], staged: Staged, changes: Changes) -> None:
         del partition, staged, changes
         key = " AND ".join(f"f.{column} = n.{column}" for column in _FIGURE_KEY)
         same = "f.value IS NOT DISTINCT FROM n.value AND f.count = n.count AND f.valid = n.valid"
         for frame in frames:
-            self._db.register("made", _plain(frame.sections["figures"]))
+            made = _plain(frame.sections["figures"])
+            place = made.schema.get_field_index("value")
+            value = made.column("value").to_numpy()
+            self._db.register("made", made.set_column(place, "value", pa.array(value, mask=np.isnan(value))))
             self._db.execute(
                 f"INSERT INTO figure_corrections SELECT f.what, f.station, f.property, f.channel, f.start, f.value, "  # noqa: S608
                 f"f.count, f.valid, f.inputs, f.revision, f.known_at, n.value, n.count, n.valid, n.inputs, "
@@ -233,9 +254,12 @@ class DuckStore(Queries):
     def _insert_events(self, rows: pa.Table) -> None:
         """Add events that are not there yet: a message that is driven again brings its events again."""
         self._db.register("happened", rows)
+        # Within the frame as against the table, so that the cut into frames makes no difference.
         self._db.execute(
             "INSERT INTO events SELECT * FROM happened n WHERE NOT EXISTS (FROM events e WHERE e.time = n.time "
-            "AND e.station = n.station AND e.kind = n.kind AND e.attributes = n.attributes)"
+            "AND e.station = n.station AND e.kind = n.kind AND e.attributes = n.attributes "
+            "AND e.time >= (SELECT min(time) FROM happened)) "
+            "QUALIFY row_number() OVER (PARTITION BY station, kind, time, attributes ORDER BY revision) = 1"
         )
         self._db.unregister("happened")
 
@@ -255,8 +279,8 @@ class DuckStore(Queries):
             self._replace("quarantine_book", ("partition", "position"), columns, entries)
 
     def _save_progress(self, stream: str, partition: int, progress: Progress) -> None:
-        row = [(stream, partition, progress.next_offset, progress.origin)]
-        self._replace("progress", ("stream", "partition"), ("stream", "partition", "next_offset", "origin"), row)
+        self._db.execute("DELETE FROM progress WHERE stream = ? AND partition = ?", [stream, partition])
+        self._db.execute("INSERT INTO progress VALUES (?, ?, ?, ?)", [stream, partition, *progress])
 
     def _replace(self, table: str, key: Sequence[str], columns: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
         data = pa.table(dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True)))
@@ -268,33 +292,71 @@ class DuckStore(Queries):
 
     @contextmanager
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Lend a cursor for reading; closed afterwards."""
-        cursor = self._db.cursor()
+        """Lend a cursor for reading; closed afterwards.
+
+        Raises:
+            RetryLater: the database is being opened again after a failure.
+        """
+        try:
+            cursor = self._db.cursor()
+        except duckdb.Error as error:
+            raise RetryLater(f"store: {_first_line(error)}") from error
         try:
             yield cursor
         finally:
             cursor.close()
 
     def expire(self, before_us: int) -> int:
-        """Delete readings, events and corrections older than ``before_us``, by whole days; return how many readings."""
-        day = before_us // (24 * HOUR) * (24 * HOUR)
-        at = np.datetime64(day, "us").item()
-        with self._lock:
-            deleted = self._db.execute("DELETE FROM readings WHERE time < ?", [at]).fetchone()
+        """Delete readings, events and corrections older than ``before_us``, by whole days; return how many readings.
+
+        How many were deleted since the beginning is kept for the audit. For the writing thread, as :meth:`apply`.
+
+        Raises:
+            RetryLater: the store refuses; nothing was deleted.
+        """
+        if not self._loaded:
+            self._reload()
+        at = np.datetime64(before_us // DAY * DAY, "us").item()
+        try:
+            self._db.begin()
+            row = self._db.execute("DELETE FROM readings WHERE time < ?", [at]).fetchone()
+            deleted = int(row[0]) if row else 0
             self._db.execute("DELETE FROM corrections WHERE time < ?", [at])
             self._db.execute("DELETE FROM events WHERE time < ?", [at])
-        return int(deleted[0]) if deleted else 0
+            if deleted:
+                self._replace("meta", ("key",), ("key", "value"), [("expired", str(self.expired() + deleted))])
+            self._db.commit()
+        except duckdb.Error as error:
+            self._undo()
+            raise RetryLater(f"store: {_first_line(error)}") from error
+        return deleted
+
+    def expired(self) -> int:
+        """Return how many readings were deleted because of their age, ever."""
+        with self.cursor() as db:
+            row = db.execute("SELECT value FROM meta WHERE key = 'expired'").fetchone()
+        return int(row[0]) if row else 0
 
     def backup(self, path: Path) -> None:
-        """Copy the whole database into a new file while it is in use, as of one moment."""
+        """Copy the whole database into a new file while it is in use, as of one moment.
+
+        Raises:
+            FileExistsError: there is such a file already.
+        """
+        if path.exists():
+            raise FileExistsError(f"{path} exists already: name a new file for the back-up")
+        # Under another name first: what bears the name is whole.
+        part = path.with_name(path.name + ".part")
+        part.unlink(missing_ok=True)
         with self.cursor() as db:
-            db.execute(f"ATTACH '{_quoted(path)}' AS copy_to")
+            db.execute(f"ATTACH '{_quoted(part)}' AS copy_to")
             try:
                 name = db.execute("SELECT current_database()").fetchone()
                 assert name is not None
                 db.execute(f'COPY FROM DATABASE "{name[0]}" TO copy_to')
             finally:
                 db.execute("DETACH copy_to")
+        part.replace(path)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -310,6 +372,15 @@ def _plain(batch: pa.RecordBatch) -> pa.Table:
         elif pa.types.is_timestamp(field.type):
             table = table.set_column(i, field.name, table.column(i).cast(pa.int64()).cast(pa.timestamp("us")))
     return table
+
+
+def _joined(batches: Sequence[pa.RecordBatch]) -> pa.Table:
+    """Put batches of one schema behind each other, as :func:`_plain` writes them."""
+    return pa.concat_tables([_plain(batch) for batch in batches])
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _quoted(path: Path) -> str:

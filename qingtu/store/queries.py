@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from qingtu.store.names import SeriesNames
 
 _NOW: Final = "SELECT series, time, value, flag, tests, revision, known_at FROM readings"
+_RFC_3339: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 _COLUMNS: Final = "series, epoch_us(time) AS time, value, flag, tests, revision, epoch_us(known_at) AS known_at"
 
 
@@ -126,6 +127,12 @@ class Queries:
         with self.cursor() as db:
             return rows_of(db, _ALERTS.format(where=where), [limit])
 
+    def alert_now(self, alert: str) -> dict[str, Any] | None:
+        """Return one alert as :meth:`alerts` does, or None when there is no such alert."""
+        with self.cursor() as db:
+            found = rows_of(db, _ALERTS.format(where="WHERE a.alert = ?"), [alert, 1])
+        return found[0] if found else None
+
     def alert(self, alert: str) -> list[dict[str, Any]]:
         """Return the transitions of one alert, oldest first; empty when there is no such alert."""
         with self.cursor() as db:
@@ -162,7 +169,9 @@ class Queries:
             conditions.append("r.reason = ?")
             args.append(reason)
         if ids is not None:
-            conditions.append("(r.partition, r.position) IN (SELECT (p, at) FROM (SELECT unnest(?) p, unnest(?) at))")
+            conditions.append(
+                "(r.partition, r.position) IN (SELECT (p, q) FROM (SELECT unnest(?) AS p, unnest(?) AS q))"
+            )
             args += [[p for p, _ in ids], [at for _, at in ids]]
         with self.cursor() as db:
             return rows_of(
@@ -241,7 +250,10 @@ class Queries:
             end_us: last time, exclusive.
             fmt: ``parquet`` or ``csv``.
         """
-        options = {"parquet": "FORMAT parquet, COMPRESSION zstd", "csv": "FORMAT csv, HEADER"}[fmt]
+        options = {
+            "parquet": "FORMAT parquet, COMPRESSION zstd",
+            "csv": f"FORMAT csv, HEADER, TIMESTAMPFORMAT '{_RFC_3339}'",
+        }[fmt]
         target = str(path).replace("'", "''")
         with self.cursor() as db:
             row = db.execute(
@@ -253,17 +265,22 @@ class Queries:
         return int(row[0]) if row else 0
 
 
+# A transition by hand carries neither value nor evidence, and a comment no state: what the rule said last stays.
 _ALERTS: Final = """
-WITH moved AS (
-    SELECT alert, max(seq) AS seq, max(CASE WHEN who <> '' THEN seq END) AS by_hand FROM alerts
-    WHERE state <> 'comment' GROUP BY alert)
-SELECT a.alert, a.rule, a.station, a.property, a.channel, a.level, a.state, a.value, a."limit",
-    epoch_us(a.opened_at) AS opened_at, epoch_us(a.time) AS changed_at, a.evidence,
-    coalesce(h.who, '') AS who, coalesce(h.note, '') AS note,
-    (SELECT arg_max(o.value, o.seq) FROM alerts o WHERE o.alert = a.alert AND NOT isnan(o.value)) AS shown_value,
-    (SELECT arg_max(o."limit", o.seq) FROM alerts o WHERE o.alert = a.alert AND NOT isnan(o."limit")) AS shown_limit,
-    (SELECT max(o.level) FROM alerts o WHERE o.alert = a.alert) AS top_level
-FROM moved m JOIN alerts a ON a.seq = m.seq LEFT JOIN alerts h ON h.seq = m.by_hand
+SELECT * FROM (
+    SELECT alert, any_value(rule) AS rule, any_value(station) AS station, any_value(property) AS property,
+        any_value(channel) AS channel, epoch_us(any_value(opened_at)) AS opened_at, epoch_us(max(time)) AS changed_at,
+        arg_max(level, seq) FILTER (state <> 'comment') AS level,
+        arg_max(state, seq) FILTER (state <> 'comment') AS state,
+        arg_max(value, seq) FILTER (state <> 'comment') AS value,
+        arg_max("limit", seq) FILTER (state <> 'comment') AS "limit",
+        arg_max(evidence, seq) FILTER (who = '') AS evidence,
+        coalesce(arg_max(who, seq) FILTER (state = 'acknowledged' AND who <> ''), '') AS who,
+        coalesce(arg_max(note, seq) FILTER (note <> ''), '') AS note,
+        arg_max(value, seq) FILTER (NOT isnan(value)) AS shown_value,
+        arg_max("limit", seq) FILTER (NOT isnan("limit")) AS shown_limit,
+        max(level) AS top_level
+    FROM alerts GROUP BY alert) a
 {where}
 ORDER BY (a.state = 'open') DESC, (a.state = 'acknowledged') DESC, a.level DESC, a.opened_at DESC LIMIT ?
 """
@@ -291,8 +308,12 @@ def _as_of(query: ReadingQuery, span: list[Any]) -> tuple[str, list[Any]]:
         )
     if query.known_by_us is not None:
         stamp = _stamp(query.known_by_us)
+        # Clocks are set back: a later revision may have been known earlier, and then it is the one that counts.
         return (
-            f"{current} AND known_at <= ? UNION ALL {replaced} AND old_known_at <= ? AND known_at > ?",
+            (
+                f"SELECT * FROM ({current} AND known_at <= ? UNION ALL {replaced} AND old_known_at <= ? "  # noqa: S608
+                "AND known_at > ?) QUALIFY row_number() OVER (PARTITION BY series, time ORDER BY revision DESC) = 1"
+            ),
             [*span, stamp, *span, stamp, stamp],
         )
     return current, span

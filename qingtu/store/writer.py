@@ -1,7 +1,8 @@
 """How readings are written: what is newer than its series is appended, only the rest is merged.
 
 A merged row whose key is stored with another value, flag or tests replaces it, and what it replaced goes to
-``corrections``; the greatest revision wins.
+``corrections``; the greatest revision wins. A late verdict of quality speaks of a value: it changes flags only while
+that value still stands, also when the message that decided it is the one that brought the value (equal revisions).
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 _NEVER: Final = -(1 << 62)
 _STAMP = pa.timestamp("us")
 _BEFORE: Final = """
-SELECT m.ord, r.revision IS NOT NULL AS found, r.value IS NOT DISTINCT FROM m.value AND r.flag = m.flag
-    AND r.tests = m.tests AS same, r.revision
+SELECT m.ord, r.value IS NOT DISTINCT FROM m.value AS same_value, r.flag = m.flag AND r.tests = m.tests AS same_flag,
+    r.revision
 FROM merging m JOIN (SELECT * FROM readings WHERE time >= ? AND time < ?) r ON r.series = m.series AND r.time = m.time
 """
 _CORRECT: Final = """
@@ -40,7 +41,7 @@ UPDATE readings SET value = m.value, flag = m.flag, tests = m.tests, revision = 
 FROM merging m
 WHERE readings.time >= ? AND readings.time < ? AND readings.series = m.series AND readings.time = m.time
 """
-_COLUMNS: Final = ("series", "time", "value", "flag", "tests", "revision", "known_at")
+_COUNTED: Final = ("r_stored", "r_revised", "r_repeated")
 
 
 @dataclass(slots=True)
@@ -50,14 +51,14 @@ class Staged:
     Attributes:
         newest: int64 (series,), newest time of each series as it will be.
         readings, revised, unchanged: counts of rows.
-        stored: (frame origin, raw row) of re-driven messages → readings that were new.
+        redriven: (frame origin, raw row) of re-driven messages → readings that were new, revised, unchanged.
     """
 
     newest: NDArray[np.int64]
     readings: int = 0
     revised: int = 0
     unchanged: int = 0
-    stored: dict[tuple[int, int], int] = field(default_factory=dict)
+    redriven: dict[tuple[int, int], list[int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -203,10 +204,15 @@ class Writer:
         table = rows.table(which).append_column("cause", pa.array(rows.cause[which]))
         db.register("merging", table.append_column("ord", pa.array(np.arange(len(which)))))
         found = db.execute(_BEFORE, span).fetchnumpy()
-        state = np.zeros(len(which), np.uint8)  # 0 new, 1 revised, 2 unchanged
+        decided = rows.cause[which] == Cause.QUALITY_DECIDED
+        # A verdict about a reading that is gone (expired) does not bring it back.
+        state = np.where(decided, np.uint8(2), np.uint8(0))  # 0 new, 1 revised, 2 unchanged
         at = np.asarray(found["ord"], np.int64)
-        older = np.asarray(found["revision"], np.int64) < rows.revision[which][at]
-        state[at] = np.where(np.asarray(found["same"], np.bool_) | ~older, 2, 1)
+        revision, before = rows.revision[which][at], np.asarray(found["revision"], np.int64)
+        same_value, same_flag = (np.asarray(found[name], np.bool_) for name in ("same_value", "same_flag"))
+        verdict = decided[at] & same_value & (before <= revision)
+        newer = (verdict | (~decided[at] & (before < revision))) & ~(same_value & same_flag)
+        state[at] = np.where(newer, 1, 2)
         db.unregister("merging")
         if (revised := which[state == 1]).size:
             changed = rows.table(revised).append_column("cause", pa.array(rows.cause[revised]))
@@ -219,7 +225,7 @@ class Writer:
         staged.revised += len(revised)
         staged.unchanged += int((state == 2).sum())
         if keys is not None:
-            for code, column in enumerate(("r_stored", "r_revised", "r_repeated")):
+            for code, column in enumerate(_COUNTED):
                 mask = np.zeros(len(rows.series), np.bool_)
                 mask[which[state == code]] = True
                 self._count(frame, rows, mask, keys, column, staged, changes)
@@ -243,11 +249,11 @@ class Writer:
         for k, key in enumerate(keys.keys):
             if sums[k]:
                 changes.add(key, column, int(sums[k]))
-            if again[k]:
+            if again[k] and column == "r_revised":
                 changes.add(key, "reflagged", int(again[k]))
-        if column == "r_stored" and keys.redriven:
+        if keys.redriven:
             origin = frame.origin
             assert origin is not None
             for i in np.flatnonzero(mask & (rows.cause == Cause.REDRIVE)).tolist():
-                at = (origin[1], int(row[i]))
-                staged.stored[at] = staged.stored.get(at, 0) + 1
+                counts = staged.redriven.setdefault((origin[1], int(row[i])), [0, 0, 0])
+                counts[_COUNTED.index(column)] += 1

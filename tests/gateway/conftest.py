@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import shutil
 import signal
 import socket
@@ -92,7 +93,8 @@ class Mosquitto:
             "allow_anonymous true",
             *([] if any("max_queued" in line for line in extra) else ["max_queued_messages 0"]),
             "max_inflight_messages 0",
-            "user root",
+            f"user {getpass.getuser()}",
+            f"persistence_location {folder}/",
             f"log_dest file {folder}/mosquitto.log",
             *extra,
         ]

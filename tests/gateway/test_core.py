@@ -413,3 +413,16 @@ def test_invented_topics_do_not_grow_memory() -> None:
             assert all(r["network"] == "air" for r in rows_of(flush)[:1])
             core.flushed(flush)
     assert len(core._sources.known) <= 65_536
+
+
+def test_a_marker_that_became_durable_too_late_says_nothing() -> None:
+    """It came back on the earlier connection; what the broker queued since then is not known to be here."""
+    core = make()
+    core.connected(NOW, session_present=False)
+    topic, payload = core.marker()
+    receive(core, payload, 1, topic=topic.encode())
+    flush = core.take(NOW)
+    assert flush is not None
+    core.connected(NOW + 1, session_present=True)
+    assert core.flushed(flush) == []
+    assert core.hearing_since("native") is None

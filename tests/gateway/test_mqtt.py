@@ -429,3 +429,20 @@ def test_tls(
     client.loop_stop()
     stranger = gateway(broker.port, tls=True, client_id="other")
     until(lambda: any("certificate" in p["en"].lower() for p in stranger.mqtt.status()["problems"]), "refused")
+
+
+def test_a_route_added_while_the_session_existed(
+    mosquitto: Make, gateway: Make, publisher: Make, bus: Any, until: Callable[..., None], receive: str, version: str
+) -> None:
+    """The broker kept our session, which does not know the new route: it is subscribed to all the same."""
+    broker = mosquitto()
+    one = {"name": "native", "topic": "qt/{network}/{device}/up"}
+    two = {"name": "second", "topic": "second/{network}/{device}"}
+    first = gateway(broker.port, receive=receive, version=version, routes=[one])
+    until(first.hears, "the route hears")
+    first.mqtt.stop(5)
+    second = gateway(broker.port, receive=receive, version=version, routes=[one, two])
+    until(second.hears, "both routes hear")
+    assert second.mqtt.status()["session_present"]
+    publisher(broker.port).send("second/air/d1", b"new")
+    until(lambda: [r["route"] for r in bus.rows()] == ["second"], "the message of the new route")

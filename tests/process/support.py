@@ -6,10 +6,10 @@ told, and gives everything that came out, with positions turned into numbers of 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pyarrow as pa
@@ -20,6 +20,9 @@ from qingtu.catalogue import Catalogue
 from qingtu.catalogue_model import Content
 from qingtu.clock import SECOND
 from qingtu.records import ALERTS, PROCESSED, RAW_ROWS, REJECTED, Kind, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 T0 = 1_795_392_000_000_000  # 2026-11-23T00:00:00Z
 CONFIG: dict[str, Any] = {
@@ -172,7 +175,7 @@ def drive(
     process.restore(None)
     saved: dict[str, bytes] = {}
     starts = []
-    for offset, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+    for offset, (start, stop) in enumerate(itertools.pairwise(edges)):
         if start in set(restores):
             put, drop = process.snapshot()
             saved = {name: data for name, data in (saved | put).items() if name not in drop}

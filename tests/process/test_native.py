@@ -96,8 +96,8 @@ def test_epoch_numbers_of_every_unit_are_the_same_moment(second: int, us: int) -
     """Seconds, milliseconds, µs and ns are told apart by magnitude, with what each can carry."""
     whole = second * 1_000_000 + us
     for time, expected in (
-        (second, second * 1_000_000), (whole // 1000, whole // 1000 * 1000), (whole, whole), (whole * 1000 + 999, whole),
-        (str(whole * 1000), whole),
+        (second, second * 1_000_000), (whole // 1000, whole // 1000 * 1000), (whole, whole),
+        (whole * 1000 + 999, whole), (str(whole * 1000), whole),
     ):  # fmt: skip
         decoded = native.decode([orjson.dumps({"time": time, "readings": {"a": 1}})], ["d"])
         assert decoded.time_us.tolist() == [expected]
@@ -139,7 +139,7 @@ CORE_READINGS = st.dictionaries(
     CORE_VALUES | st.fixed_dictionaries({"value": CORE_VALUES}, optional={"unit": CORE_UNITS, "note": st.just(1)}),
     max_size=3,
 )
-CORE_TIMES = st.sampled_from([
+CORE_TIMES: st.SearchStrategy[Any] = st.sampled_from([
     None, 0, -5, 1795392000, 1.5, 1e19, 1e20, True, "2026-11-23T08:00:00Z", "2026-11-23 08:00:00.5+0800", "1795392000",
     "2026-11-23T08:00", "2026-11-23t08:00:00z", "2026-11-23", "20261123080000", "x", "", [], {},
 ])  # fmt: skip

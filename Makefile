@@ -1,0 +1,44 @@
+# Qingtu 青图. `make help` lists everything. Needs make, a POSIX shell and Python 3.11 or newer; no root, no Docker.
+
+VENV := .venv/bin
+# The first Python that is new enough and can make an environment. One with a wrong version or without ensurepip
+# (Debian: python3-venv) is passed over.
+FIND_PYTHON := for p in python3.13 python3.12 python3.11 python3; do \
+	"$$p" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && break; p=; done; \
+	if [ -z "$$p" ]; then echo '需要 Python 3.11 或更新版本及其 venv 模块 / Python 3.11 or newer with its venv module is needed: install it (Debian: apt install python3 python3-venv)' >&2; exit 1; fi
+ENVIRONMENT = @$(FIND_PYTHON); "$$p" deploy/environment.py
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test cover check bench environment dev-environment clean
+
+help: ## this list / 本列表
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: environment ## the whole system with a simulated city; FOR=60s: headless, prints the ledger / 演示
+	@exec $(VENV)/qingtu demo $(if $(FOR),--for $(FOR) --json) $(ARGS)
+
+test: dev-environment ## the whole default test suite / 测试
+	@exec $(VENV)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+cover: dev-environment ## the suite with branch coverage, at least 90 % / 覆盖率
+	@rm -f .coverage .coverage.*
+	@$(VENV)/python -m pytest --cov --cov-report= -n $(WORKERS) --dist loadfile $(ARGS)
+	@exec $(VENV)/python -m coverage report --skip-covered --fail-under 90
+
+check: dev-environment ## ruff (all rules), format, mypy strict / 静态检查
+	@$(VENV)/ruff check
+	@$(VENV)/ruff format --check
+	@$(VENV)/mypy
+
+bench: dev-environment ## microseconds of CPU a message, for each step and for the whole way / 性能
+	@exec $(VENV)/python -m bench $(ARGS)
+
+clean: ## remove the environment and what tools left / 清除
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
+
+environment:
+	$(ENVIRONMENT) requirements.lock
+
+dev-environment:
+	$(ENVIRONMENT) requirements-dev.lock

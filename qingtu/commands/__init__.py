@@ -1,0 +1,1 @@
+"""The commands of ``qingtu``, one file an idea; :mod:`qingtu.cli` puts them together."""

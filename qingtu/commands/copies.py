@@ -1,0 +1,60 @@
+"""Taking data out: ``export`` and ``backup``, also while the service runs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
+from typing import Annotated
+
+import typer
+
+from qingtu.commands.host import reach
+from qingtu.commands.options import Data, SettingsFile, settings_of, time_us
+from qingtu.commands.output import out
+from qingtu.errors import StartError
+
+FORMATS = {".parquet": "parquet", ".csv": "csv"}
+_END_MS = 253_402_214_400_000
+"""31 December 9999: later than any reading."""
+
+
+def export(
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="FILE.parquet or FILE.csv / 目标文件")],
+    since: Annotated[str | None, typer.Option("--from", help="First time, inclusive / 起始时间")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Last time, exclusive / 结束时间")] = None,
+    file: SettingsFile = None,
+    data: Data = None,
+) -> None:
+    """Write readings to a Parquet or CSV file / 导出读数."""
+    fmt = FORMATS.get(target.suffix.lower())
+    if fmt is None:
+        raise typer.BadParameter(f"{target} must end in {' or '.join(FORMATS)} / 文件名须以此结尾")
+    span = {"from_ms": time_us(since) // 1000 if since else 0, "to_ms": time_us(until) // 1000 if until else _END_MS}
+    with reach(settings_of(file, data)) as client:
+        size = client.download("/api/export", target, format=fmt, **span)
+    out().print(f"已导出 / exported: {target} ({size:,} bytes)", soft_wrap=True)
+
+
+def backup(
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="New folder / 新文件夹")],
+    file: SettingsFile = None,
+    data: Data = None,
+) -> None:
+    """Back the dataset up into a new folder / 备份.
+
+    Store, bus and every catalogue used, also while the service runs. Secret and tokens are not copied: keep them
+    elsewhere.
+    """
+    if target.exists():
+        raise typer.BadParameter(f"{target} is there already / 已存在")
+    with reach(settings_of(file, data)) as client:
+        made = client.post("/api/backup", {})
+        try:
+            target.absolute().parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(made["folder"], target)
+        except OSError as error:
+            raise StartError(
+                f"备份已在 {made['folder']}, 但无法移到 {target} / the back-up was made in {made['folder']}, but "
+                f"cannot be moved to {target}: {error.strerror}"
+            ) from error
+    out().print(f"已备份 / backed up: {target} ({made['bytes']:,} bytes)", soft_wrap=True)

@@ -1,0 +1,194 @@
+"""``qingtu decode``: what a payload becomes; with a device, what the pass and the catalogue make of it."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from ingest.decoders import DECODERS
+from ingest.privacy import REDACTORS, Unparsable
+from ingest.raw import RawBuilder, Source
+from processors.alerts import RULES
+from processors.messages import Messages
+from processors.output import Output
+from processors.passes import Pass
+from processors.plan import Plan
+from processors.quality import CHECKS
+from processors.quality.run import Quality
+from qingtu.catalogue import load_catalogue
+from qingtu.clock import SystemClock, iso
+from qingtu.commands.options import Catalogue, SettingsFile, settings_of
+from qingtu.commands.output import print_json
+from qingtu.contracts import NO_TIME
+from qingtu.errors import NotFound, StartError
+from qingtu.records import Flag
+from qingtu.records import decode as decode_frame
+
+if TYPE_CHECKING:
+    from qingtu.catalogue import Catalogue as Loaded
+    from qingtu.catalogue import DeviceEntry
+    from qingtu.contracts import Decoded
+    from qingtu.settings import Settings
+
+
+def decode(
+    fmt: Annotated[str, typer.Argument(metavar="FORMAT", help=f"One of: {', '.join(DECODERS)} / 格式")],
+    source: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Payload; standard input if none / 报文")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="ID or NETWORK/ID: what the catalogue makes of it / 设备")
+    ] = None,
+    file: SettingsFile = None,
+    catalogue: Catalogue = None,
+) -> None:
+    """Show what a payload becomes / 试解报文.
+
+    One JSON object a reading or event, or one with the reason of refusal. With --device it goes through the whole pass
+    as if that device sent it now: series, canonical value and unit, flag. Exit code 1 when a part is refused.
+    """
+    if fmt not in DECODERS:
+        raise typer.BadParameter(f"no format {fmt!r} (allowed: {', '.join(DECODERS)}) / 没有此格式")
+    payload = _read(source)
+    if device is None:
+        lines = plain(DECODERS[fmt]([payload], [""]))
+    else:
+        settings = settings_of(file, None, catalogue)
+        loaded = load_catalogue(settings.catalogue)
+        lines = located(payload, fmt, find_device(loaded, device), loaded, settings, SystemClock().now_us())
+    for line in lines:
+        print_json(line, line=True)
+    if any("refused" in line for line in lines):
+        raise typer.Exit(1)
+
+
+def plain(decoded: Decoded) -> list[dict[str, Any]]:
+    """Return what a decoder made of one payload, as JSON objects: readings, events, refusals."""
+    lines: list[dict[str, Any]] = [
+        {
+            "name": decoded.names[name],
+            "value": None if math.isnan(value) else value,
+            "unit": decoded.units[unit] or None,
+            "time": _claimed(time, local=local),
+        }
+        for name, value, unit, time, local in zip(
+            decoded.name.tolist(), decoded.value.tolist(), decoded.unit.tolist(), decoded.time_us.tolist(),
+            decoded.local.tolist(), strict=True,
+        )
+    ]  # fmt: skip
+    lines += [
+        {"event": kind, "level": level, "time": _claimed(time, local=False), "attributes": attributes}
+        for _, kind, level, time, attributes in decoded.events
+    ]
+    lines += [
+        {"refused": reason, "detail": detail, "readings": readings} for _, reason, detail, readings in decoded.refused
+    ]
+    return lines
+
+
+def find_device(catalogue: Loaded, text: str) -> DeviceEntry:
+    """Return the device that a person names, as ID or NETWORK/ID.
+
+    Raises:
+        NotFound: there is none, or several networks have it.
+    """
+    network, _, ident = text.rpartition("/")
+    found = [entry for (n, d), entry in catalogue.devices.items() if d == ident and (not network or n == network)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(f"{entry.network}/{ident}" for entry in found)
+        raise NotFound(f"多个网络有此设备 / several networks have a device {ident}: name one of {names}")
+    raise NotFound(f"目录中没有此设备 / no device {text} in the catalogue: 'qingtu stations --json' lists all")
+
+
+def located(
+    payload: bytes, fmt: str, entry: DeviceEntry, catalogue: Loaded, settings: Settings, now_us: int
+) -> list[dict[str, Any]]:
+    """Return what the whole pass makes of a payload that the device sends now, without any memory.
+
+    Args:
+        payload: as the device sends it.
+        fmt: key of the decoder, whatever the device's route says.
+        entry: the device.
+        catalogue: its catalogue.
+        settings: for the limits of claimed times.
+        now_us: taken as time of receipt, µs UTC.
+    """
+    if catalogue.networks[entry.network].private:
+        redact = REDACTORS.get(fmt)
+        try:
+            payload = redact(payload, b"decode") if redact else b""
+        except Unparsable:
+            redact = None
+        if redact is None:
+            return [{"refused": "unparsable_private", "stage": "gateway", "detail": "the redactor cannot read it"}]
+    plan = Plan(catalogue)
+    limits = {"routes": {entry.route: fmt}, **settings.process.model_dump()}
+    rules = {key: make() for key, make in RULES.items()}
+    for kind in rules.values():
+        kind.adopt(plan, None, 0, 0)
+    builder = RawBuilder("decode")
+    source = Source("", entry.network, entry.route, entry.device.id)
+    builder.append((source, payload, 1, 1, None, now_us, 0, len(payload), "", None))
+    rows = decode_frame(builder.build(catalogue.version, now_us)).sections["rows"]
+    output = Output()
+    Pass(plan, Quality(plan), rules, limits).run(Messages.of(rows, 0, 1), 0, None, 0, output)
+    return [*_stored(output, catalogue, entry), *_events(output), *_refused(output)]
+
+
+def _stored(output: Output, catalogue: Loaded, entry: DeviceEntry) -> list[dict[str, Any]]:
+    fields = {field.series_index: name for name, field in entry.fields.items()}
+    lines = []
+    for _, columns in output.readings:
+        names = ("series", "time", "value", "flag", "tests")
+        for number, time, value, flag, tests in zip(*(columns[name].tolist() for name in names), strict=True):
+            series = catalogue.series[number]
+            lines.append(
+                {
+                    "name": fields.get(number),
+                    "station": series.station,
+                    "property": series.property,
+                    "channel": series.channel,
+                    "time": iso(time),
+                    "value": None if math.isnan(value) else value,
+                    "unit": series.unit,
+                    "flag": flag,
+                    "flag_name": Flag(flag).name.lower(),
+                    "tests": [key for key, check in CHECKS.items() if tests >> check.bit & 1],
+                }
+            )
+    return lines
+
+
+def _events(output: Output) -> list[dict[str, Any]]:
+    return [
+        {"event": kind, "station": station, "level": level, "time": iso(time), "attributes": attributes}
+        for station, kind, level, time, attributes, _, _ in output.events
+    ]
+
+
+def _refused(output: Output) -> list[dict[str, Any]]:
+    return [{"refused": reason, "stage": stage, "detail": detail} for _, stage, reason, detail, _ in output.rejected]
+
+
+def _claimed(time_us: int, *, local: bool) -> str | None:
+    if time_us == NO_TIME:
+        return None
+    text = np.datetime_as_string(np.datetime64(time_us, "us"), unit="us").item()
+    text = text.removesuffix(".000000")
+    return f"{text} (zone of the station)" if local else f"{text}Z"
+
+
+def _read(source: Path | None) -> bytes:
+    if source is None:
+        return sys.stdin.buffer.read()
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise StartError(f"文件无法读取 / {source} cannot be read: {error.strerror}") from error

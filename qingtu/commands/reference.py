@@ -1,0 +1,193 @@
+"""Writes the pages that follow from the code: ``docs/settings.md``, ``docs/cli.md`` and the sample ``qingtu.toml``.
+
+``python -m qingtu.commands.reference`` writes them; a test fails when they are not current.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import typer
+from annotated_types import Ge, Gt, Le, MinLen
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from qingtu.settings import RouteSettings, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import click
+    from pydantic.fields import FieldInfo
+
+_EXAMPLES: Final[Mapping[str, str]] = {
+    "secret_file": "/etc/qingtu/secret",
+    "mqtt.host": "192.0.2.10",
+    "mqtt.username": "qingtu",
+    "mqtt.password_file": "/etc/qingtu/mqtt-password",
+    "mqtt.ca_file": "/etc/qingtu/ca.pem",
+    "mqtt.cert_file": "/etc/qingtu/client.pem",
+    "mqtt.key_file": "/etc/qingtu/client.key",
+    "web.tokens_file": "/etc/qingtu/tokens",
+    "routes.network": "qd-community",
+    "routes.redact": "native",
+}
+"""Values for the sample of what is not set by default."""
+_BETWEEN: Final = (
+    "- `process.dedup_horizon_h` must exceed `mqtt.session_expiry_h`: the broker may send again what is that old.",
+    "- Names of routes differ. Every network's `route` (stations/networks.yaml) is one of them; that of a private",
+    "  network names `redact`.",
+    "- Files that are named must exist.",
+)
+
+
+def sections() -> Iterator[tuple[str, type[BaseModel], str]]:
+    """Yield (prefix, model, what it is for) of every section, the top level first."""
+    yield "", Settings, "Everything else stands in sections."
+    for name, spec in Settings.model_fields.items():
+        model = RouteSettings if name == "routes" else spec.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            yield f"{name}.", model, inspect.getdoc(model) or ""
+
+
+def fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+    """Yield the settings of a section that are not sections themselves."""
+    nested = {prefix.rstrip(".") for prefix, _, _ in sections()} if model is Settings else set()
+    for name, spec in model.model_fields.items():
+        if name not in nested:
+            yield name, spec
+
+
+def settings_page() -> str:
+    """Return docs/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "Made from `qingtu/settings.py` by `python -m qingtu.commands.reference`; do not edit.",
+        "",
+        "Read from `qingtu.toml` in the working folder (or `--settings FILE`), then from variables: `QINGTU_DATA`,",
+        "`QINGTU_MQTT__PORT` (two underscores between levels). `qingtu check` finds everything that is wrong at once,",
+        "with file, line, key, value and what is allowed, and needs no network. `qingtu.toml` in the repository is a",
+        "sample with every setting. Secrets stand in files of their own, never in the settings.",
+    ]
+    for prefix, model, about in sections():
+        title = {"": "Top level", "routes.": "`[[routes]]`"}.get(prefix, f"`[{prefix.rstrip('.')}]`")
+        lines += ["", f"## {title}", "", about, "", "| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+        lines += [
+            f"| `{prefix}{name}` | {_kind(spec)} | {_default(spec)} | {_cell(spec.description or '')} |"
+            for name, spec in fields(model)
+        ]
+        if prefix == "routes.":
+            lines += ["", "Without any `[[routes]]` these hold; the first that matches a topic wins:", "", "```toml"]
+            lines += [*_routes(), "```"]
+    lines += ["", "## Between them", "", *_BETWEEN]
+    return "\n".join(lines) + "\n"
+
+
+def sample() -> str:
+    """Return qingtu.toml: every setting, commented out, with its default or an example."""
+    lines = [
+        "# Sample with every setting (docs/settings.md). What is commented out holds its default; 'not set' shows an",
+        "# example. 设置样例: 注释掉的为默认值, 标有 not set 的为示例.",
+    ]
+    for prefix, model, about in sections():
+        if prefix == "routes.":
+            lines += ["", f"# {about}", "# The first that matches a topic wins. Naming any replaces these:"]
+            lines += [f"# {line}".rstrip() for line in _routes()]
+            lines += ["#", "# [[routes]]                                      # with all that a route can have"]
+        elif prefix:
+            lines += ["", f"# {about}", f"[{prefix.rstrip('.')}]"]
+        else:
+            lines.append("")
+        for name, spec in fields(model):
+            unset = spec.default in (None, PydanticUndefined)
+            example = {"routes.name": "other", "routes.topic": "field/{device}/{_*}"}.get(f"{prefix}{name}")
+            value = example or (_EXAMPLES[f"{prefix}{name}"] if unset else spec.default)
+            note = ("not set: " if unset and example is None else "") + (spec.description or "")
+            lines.append(f"# {name} = {_toml(value):<{max(1, 44 - len(name))}}  # {note}".rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def cli_page() -> str:
+    """Return docs/cli.md: what --help says, for every command."""
+    from qingtu import cli  # noqa: PLC0415 - which imports this module's neighbours
+
+    lines = ["# Commands", "", "Made from the help texts by `python -m qingtu.commands.reference`; do not edit."]
+    lines += ["", "While a service runs on the data folder, commands ask it; otherwise they open the files.", ""]
+    about = inspect.getdoc(cli) or ""
+    lines += [about.partition("Exit codes:")[1] + about.partition("Exit codes:")[2]]
+    for path, command in commands(typer.main.get_command(cli.app)):
+        context = command.make_context(path, [], resilient_parsing=True, terminal_width=100, color=False)
+        help_text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+        lines += ["", f"## `{path}`", "", "```text", help_text, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def commands(root: Any, path: str = "qingtu") -> Iterator[tuple[str, click.Command]]:
+    """Yield (words, command) of every command below ``root``, groups too."""
+    yield path, root
+    for name, command in getattr(root, "commands", {}).items():
+        yield from commands(command, f"{path} {name}")
+
+
+def write(root: Path) -> None:
+    """Write the three files into a checkout."""
+    for name, text in pages().items():
+        (root / name).write_text(text, encoding="utf-8")
+
+
+def pages() -> dict[str, str]:
+    """Return path in the repository → content."""
+    return {"docs/settings.md": settings_page(), "docs/cli.md": cli_page(), "qingtu.toml": sample()}
+
+
+def _routes() -> list[str]:
+    lines = []
+    for route in Settings.model_fields["routes"].default:
+        lines += ["[[routes]]", *(f"{k} = {_toml(v)}" for k, v in route.model_dump(exclude_defaults=True).items()), ""]
+    return lines[:-1]
+
+
+def _kind(spec: FieldInfo) -> str:
+    words = _type(spec.annotation)
+    for rule in spec.metadata:
+        for kind, sign, attribute in ((Ge, "≥", "ge"), (Gt, ">", "gt"), (Le, "≤", "le")):
+            if isinstance(rule, kind):
+                words += f", {sign} {getattr(rule, attribute)}"
+        if isinstance(rule, MinLen):
+            words += ", not empty"
+        if pattern := getattr(rule, "pattern", None):
+            words += f", `{_cell(pattern)}`"
+    return words
+
+
+def _type(annotation: Any) -> str:
+    if typing.get_origin(annotation) is Literal:
+        return " or ".join(f"`{_toml(value)}`" for value in typing.get_args(annotation))
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return " or ".join(_type(part) for part in typing.get_args(annotation) if part is not types.NoneType)
+    return {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path"}[annotation]
+
+
+def _default(spec: FieldInfo) -> str:
+    if spec.default is PydanticUndefined:
+        return "required"
+    return "not set" if spec.default is None else f"`{_toml(spec.default)}`"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else f'"{value}"'
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    write(Path(__file__).resolve().parent.parent.parent)

@@ -1,0 +1,108 @@
+"""What could not be used: look at it, mend the catalogue, drive it again."""
+
+import re
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from qingtu.records import MessageFlag, Outcome
+from web import words
+from web.context import Ctx, Person, answer
+from web.guard import ApiError
+
+router = APIRouter(prefix="/api/quarantine", tags=["quarantine"])
+_SHOWN: Final = 64 * 1024
+_ID: Final = re.compile(r"(\d{1,6}):(\d{1,18})")
+_YEAR_S: Final = 400 * 86_400
+
+
+class Redrive(BaseModel):
+    """What to drive again: these, or all with a reason, or all."""
+
+    model_config = ConfigDict(extra="forbid")
+    ids: list[str] | None = Field(None, max_length=10_000, description="ids as the list gives them; null: all")
+    reason: str | None = Field(None, max_length=64, description="only with this reason code")
+    shift_s: float = Field(0, ge=-_YEAR_S, le=_YEAR_S, allow_inf_nan=False, description="added to claimed times")
+
+
+@router.get("")
+def quarantine(
+    request: Request,
+    context: Ctx,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 200,
+    reason: Annotated[str | None, Query(max_length=64)] = None,
+) -> Response:
+    """How many messages are in quarantine by reason, and the newest of them, with what became of them."""
+    store = context.service.store
+    shown: dict[str, dict[str, Any]] = {}
+    for row in store.quarantine(reason=reason, limit=limit):
+        # A message that was driven again and refused again stands here once, with its newest reason.
+        shown.setdefault(_ident(row), _row(row))
+    return answer(request, {"counts": store.quarantine_counts(), "rows": list(shown.values())})
+
+
+@router.post("/redrive")
+def redrive(request: Request, context: Ctx, person: Person, body: Redrive) -> Response:
+    """Send messages of the quarantine through the pass again, with the catalogue as it is now."""
+    ids = None if body.ids is None else [_parse(ident) for ident in body.ids]
+    count = context.service.redrive(ids, person, reason=body.reason, shift_s=body.shift_s)
+    return answer(request, {"count": count}, 202)
+
+
+@router.get("/{ident}")
+def message(request: Request, context: Ctx, ident: str) -> Response:
+    """One message with its bytes as text and hex, why it was refused, and what to do about it."""
+    rows = context.service.store.quarantine(ids=[_parse(ident)], limit=1)
+    if not rows:
+        raise ApiError(404, "unknown_message", "隔离区没有这条报文", "this message is not in quarantine")
+    row = rows[0]
+    payload: bytes = row["payload"] or b""
+    zh, en, advice_zh, advice_en = words.REASONS.get(row["reason"], (row["reason"], row["reason"], "", ""))
+    flags = MessageFlag(row["flags"])
+    data = {
+        **_row(row),
+        "reason_zh": zh,
+        "reason_en": en,
+        "advice_zh": advice_zh,
+        "advice_en": advice_en,
+        "payload_text": payload[:_SHOWN].decode("utf-8", "backslashreplace"),
+        "payload_hex": payload[:_SHOWN].hex(),
+        "payload_size": row["size"],
+        "payload_kept": len(payload),
+        "sha256": row["digest"].hex() if row["digest"] else None,
+        "qos": int(flags & MessageFlag.QOS),
+        "retained": bool(flags & MessageFlag.RETAIN),
+        "route": row["route"],
+    }
+    return answer(request, data)
+
+
+def _ident(row: dict[str, Any]) -> str:
+    first = row["position"] if row["redrive_of"] is None else row["redrive_of"]
+    return f"{row['partition']}:{first}"
+
+
+def _parse(ident: str) -> tuple[int, int]:
+    found = _ID.fullmatch(ident)
+    if found is None:
+        raise ApiError(404, "unknown_message", "编号应为 分区:位置", "an id is partition:position")
+    return int(found[1]), int(found[2])
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    left = row["outcome"] not in (None, Outcome.QUARANTINED)
+    return {
+        "id": _ident(row),
+        "received_ms": row["received_at"] // 1000,
+        "network": row["network"] or None,
+        "device": row["device"] or None,
+        "topic": row["topic"],
+        "stage": row["stage"],
+        "reason": row["reason"],
+        "detail": row["detail"],
+        "size": row["size"],
+        "redriven": {"outcome": Outcome(row["outcome"]).name.lower(), "position": str(row["moved_by"])}
+        if left
+        else None,
+    }

@@ -1,0 +1,186 @@
+"""Latest readings, series, figures, and the export of a range."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse
+from starlette.background import BackgroundTask
+
+from qingtu.catalogue import Catalogue
+from qingtu.catalogue_model import LEVELS, ThresholdRule
+from qingtu.clock import DAY, iso
+from qingtu.contracts import ReadingQuery
+from qingtu.properties import load_properties
+from web import words
+from web.api.csv import csv_text, file_name
+from web.context import Context, Ctx, answer
+from web.guard import ApiError
+from web.live import COLUMNS
+
+router = APIRouter(prefix="/api", tags=["readings"])
+
+SERIES_ROWS = 50_000
+"""Readings of one answer at most; the newest are kept, and ``truncated`` says so."""
+_DAY_MS = DAY // 1000
+# Ten thousand years in ms: what is beyond is no time that the store can compare with.
+Ms = Annotated[int, Query(ge=-62_135_596_800_000, le=253_402_300_799_000, description="ms since 1970, UTC")]
+Name = Annotated[str, Query(min_length=1, max_length=128)]
+
+
+@router.get("/latest")
+def latest(request: Request, context: Ctx, station: Annotated[str | None, Query(max_length=128)] = None) -> Response:
+    """Newest reading of every series, or of one station's, as rows under column names."""
+    keys, arrays = context.live.readings()
+    chosen = np.arange(len(keys)) if station is None else _of(keys, station)
+    columns = [(arrays[name][chosen]).tolist() for name in ("value", "flag", "tests")]
+    times = (arrays["time"][chosen] // 1000).tolist()
+    if station is not None:
+        keys = [keys[i] for i in chosen.tolist()]
+    # orjson writes NaN as null: a missing value.
+    rows = [(*key, *rest) for key, *rest in zip(keys, times, *columns, strict=True)]
+    return answer(request, {"now_ms": context.live.now_ms(), "columns": COLUMNS, "rows": rows})
+
+
+def _of(keys: list[tuple[str, str, str]], station: str) -> Any:
+    return np.array([i for i, key in enumerate(keys) if key[0] == station], np.int64)
+
+
+@router.get("/series")
+def series(  # noqa: PLR0913, PLR0917 - the parameters of the address
+    request: Request,
+    context: Ctx,
+    station: Name,
+    property: Name,  # noqa: A002 - the name of the parameter in the address
+    channel: Name = "main",
+    from_ms: Ms | None = None,
+    to_ms: Ms | None = None,
+    as_of_ms: Ms | None = None,
+    format: Literal["json", "csv"] = "json",  # noqa: A002 - likewise
+) -> Response:
+    """Readings of one series in a range (the last day unless told), as known now or at ``as_of_ms``."""
+    key = (station, property, channel)
+    unit = _unit(context, key)
+    end = context.live.now_ms() if to_ms is None else to_ms
+    start = end - _DAY_MS if from_ms is None else from_ms
+    known_by = None if as_of_ms is None else as_of_ms * 1000 + 999
+    query = ReadingQuery([key], start * 1000, end * 1000 + 1000, known_by_us=known_by, limit=SERIES_ROWS + 1)
+    table = context.service.store.readings(query)
+    truncated = table.num_rows > SERIES_ROWS
+    if truncated:
+        table = table.slice(1)
+    if format == "csv":
+        return _csv(key, unit, table)
+    data = {
+        "station": station, "property": property, "channel": channel, "unit": unit,
+        "unit_label": words.unit_label(unit),
+        "times_ms": (np.asarray(table.column("time")) // 1000).tolist(),
+        "values": table.column("value").to_pylist(),
+        "flags": table.column("flag").to_pylist(),
+        "tests": table.column("tests").to_pylist(),
+        "revisions": [str(revision) for revision in table.column("revision").to_pylist()],
+        "known_ms": (np.asarray(table.column("known_at")) // 1000).tolist(),
+        "limits": limits_of(context.service.catalogue, key), "truncated": truncated,
+    }  # fmt: skip
+    return answer(request, data)
+
+
+def _unit(context: Context, key: tuple[str, str, str]) -> str:
+    """Return the unit of a series that the catalogue has, or that there are readings of; else 404."""
+    catalogue = context.service.catalogue
+    number = catalogue.series_index(*key)
+    if number is not None:
+        return catalogue.series[number].unit
+    if context.live.series(key) is None:
+        raise ApiError(404, "unknown_series", f"没有序列 {' / '.join(key)}", f"there is no series {' / '.join(key)}")
+    spec = load_properties().get(key[1])
+    return spec.unit if spec else ""
+
+
+def limits_of(catalogue: Catalogue, key: tuple[str, str, str]) -> list[dict[str, Any]]:
+    """Return the thresholds of the rules for a series, lowest level first."""
+    station = catalogue.stations.get(key[0])
+    if station is None:
+        return []
+    out = []
+    for rule in catalogue.rules:
+        if not isinstance(rule, ThresholdRule) or (rule.property, rule.channel) != key[1:]:
+            continue
+        if not rule.where.covers(station):
+            continue
+        for n, level in enumerate(LEVELS, 1):
+            if level in rule.levels:
+                zh, en = words.LEVEL_WORDS[level]
+                out.append({"rule": rule.id, "name_zh": f"{rule.zh} {zh}", "name_en": f"{rule.en}, {en.lower()}",
+                            "value": rule.levels[level], "level": n, "direction": rule.direction})  # fmt: skip
+    return out
+
+
+def _csv(key: tuple[str, str, str], unit: str, table: Any) -> Response:
+    checks = {int(bit): words_["key"] for bit, words_ in words.tests().items()}
+    head = ("time", "station", "property", "channel", "value", "unit", "flag", "tests", "revision", "known_at")
+    columns = [table.column(n).to_pylist() for n in ("time", "value", "flag", "tests", "revision", "known_at")]
+    rows = (
+        (iso(time), *key, value, unit, flag, " ".join(checks.get(b, str(b)) for b in range(32) if tests >> b & 1),
+         revision, iso(known))
+        for time, value, flag, tests, revision, known in zip(*columns, strict=True)
+    )  # fmt: skip
+    name = file_name("_".join(key), "csv")
+    return Response(csv_text(head, rows), media_type="text/csv; charset=utf-8", headers={
+        "Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"})  # fmt: skip
+
+
+@router.get("/figures")
+def figures(
+    request: Request,
+    context: Ctx,
+    station: Name,
+    property: Name,  # noqa: A002 - the name of the parameter in the address
+    channel: Name = "main",
+    from_ms: Ms | None = None,
+    to_ms: Ms | None = None,
+) -> Response:
+    """Figures of one series whose period starts in the range (the last seven days unless told), oldest first."""
+    end = context.live.now_ms() if to_ms is None else to_ms
+    start = end - 7 * _DAY_MS if from_ms is None else from_ms
+    rows = context.service.store.figures(station, property, start * 1000, end * 1000 + 1000, channel=channel)
+    shown = [
+        {
+            "what": row["what"], "start_ms": row["start"] // 1000, "value": row["value"], "count": row["count"],
+            "expected": row["expected"], "valid": row["valid"], "reason": row["reason"],
+            "revision": str(row["revision"]), "known_ms": row["known_at"] // 1000,
+        }
+        for row in rows
+    ]  # fmt: skip
+    return answer(request, {"station": station, "property": property, "channel": channel, "rows": shown})
+
+
+@router.get("/export")
+def export(
+    context: Ctx,
+    from_ms: Ms,
+    to_ms: Ms,
+    format: Literal["parquet", "csv"] = "parquet",  # noqa: A002
+) -> Response:
+    """All readings with a time in [from_ms, to_ms), as a Parquet or CSV file."""
+    if to_ms <= from_ms:
+        raise ApiError(422, "bad_request", "to_ms 必须大于 from_ms", "to_ms must be greater than from_ms")
+    folder = context.service.settings.data / "export"
+    folder.mkdir(exist_ok=True)
+    handle, made = tempfile.mkstemp(".part", dir=folder)
+    os.close(handle)
+    path = Path(made)
+    try:
+        count = context.service.store.export(path, from_ms * 1000, to_ms * 1000, fmt=format)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    kind = {"parquet": "application/vnd.apache.parquet", "csv": "text/csv; charset=utf-8"}[format]
+    return FileResponse(
+        path, media_type=kind, filename=file_name(f"qingtu_{iso(from_ms * 1000)}_{iso(to_ms * 1000)}", format),
+        headers={"Cache-Control": "no-store", "X-Qingtu-Readings": str(count)},
+        background=BackgroundTask(path.unlink, missing_ok=True),
+    )  # fmt: skip

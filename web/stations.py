@@ -1,0 +1,192 @@
+"""Stations as the map shows them: who they are, their state, their worst alert, and the value that stands for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from qingtu.clock import MINUTE, SECOND
+from qingtu.records import Flag
+from web import words
+from web.latest import NEVER
+
+if TYPE_CHECKING:
+    from qingtu.app import Service
+    from qingtu.catalogue import Catalogue
+    from qingtu.catalogue_model import Station
+    from web.live import LiveView
+
+_SILENT_INTERVALS: Final = 3
+_SILENT_FLOOR: Final = 10 * MINUTE
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a catalogue says about its stations, looked up once a version.
+
+    Attributes:
+        properties: station → the constant properties of its GeoJSON feature.
+        headline: station → property that stands for it.
+        silent_us: station → silent when nothing was heard for so long.
+        routes: station → routes of its devices.
+    """
+
+    version: str
+    properties: dict[str, dict[str, Any]] = field(default_factory=dict)
+    headline: dict[str, str | None] = field(default_factory=dict)
+    silent_us: dict[str, int] = field(default_factory=dict)
+    routes: dict[str, set[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, catalogue: Catalogue) -> Table:
+        """Make the table of a catalogue."""
+        table = cls(catalogue.version)
+        interval: dict[str, float] = {}
+        for entry in catalogue.devices.values():
+            ident = entry.station.id
+            table.routes.setdefault(ident, set()).add(entry.route)
+            interval[ident] = max(entry.interval_s, interval.get(ident, 0))
+        measured: dict[str, list[str]] = {}
+        for s in catalogue.series:
+            if s.channel == "main":
+                measured.setdefault(s.station, []).append(s.property)
+        for ident, station in catalogue.stations.items():
+            network = catalogue.networks[station.network]
+            every = interval.get(ident) or station.interval_s or network.interval_s
+            table.properties[ident] = _constant(station, every, station.timezone or network.timezone)
+            table.headline[ident] = words.headline(station.kind, station.domain, measured.get(ident, []))
+            table.silent_us[ident] = max(round(_SILENT_INTERVALS * every * SECOND), _SILENT_FLOOR)
+        return table
+
+
+class Stations:
+    """Answers what the map asks. Any thread may call."""
+
+    def __init__(self, service: Service, live: LiveView) -> None:
+        self._service = service
+        self._live = live
+        self._table = Table.of(service.catalogue)
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Return by station: state, heard_ms, alert_level, unacknowledged, headline.
+
+        ``unheard``: nothing came yet. ``silent``: a silence alert stands, or nothing was heard for three intervals
+        and ten minutes while its route was heard. ``failing``: at least half of its latest readings have flag 4 or 9.
+        """
+        table = self._use()
+        catalogue = self._service.catalogue
+        now = self._service.clock.now_us()
+        gateway = self._service.gateway
+        hearing = gateway.hearing() if gateway is not None else {}
+        keys, arrays = self._live.readings()
+        heard, series, bad = self._by_station(keys, arrays)
+        marks = _marks(self._live.active_alerts(), {r.id for r in catalogue.rules if r.kind == "silence"})
+        out = {}
+        for ident in catalogue.stations:
+            level, unacknowledged, silence = marks.get(ident, (0, False, False))
+            at = heard.get(ident)
+            since = max((hearing.get(route, now) for route in table.routes.get(ident, ())), default=now)
+            if at is None:
+                state = "unheard"
+            elif silence or now - max(at, since) > table.silent_us[ident]:
+                state = "silent"
+            else:
+                state = "failing" if 2 * bad.get(ident, 0) >= series.get(ident, 0) > 0 else "ok"
+            out[ident] = {
+                "state": state,
+                "heard_ms": None if at is None else at // 1000,
+                "alert_level": level,
+                "unacknowledged": unacknowledged,
+                "headline": self._headline(ident, table),
+            }
+        return out
+
+    def features(self) -> list[dict[str, Any]]:
+        """Return the stations as GeoJSON features (RFC 7946: longitude, latitude)."""
+        states = self.states()
+        table = self._use()
+        return [
+            {
+                "type": "Feature",
+                "id": ident,
+                "geometry": {"type": "Point", "coordinates": list(station.position)},
+                "properties": {**table.properties[ident], **states[ident]},
+            }
+            for ident, station in self._service.catalogue.stations.items()
+            if ident in states and ident in table.properties
+        ]
+
+    def _use(self) -> Table:
+        catalogue = self._service.catalogue
+        if self._table.version != catalogue.version:
+            self._table = Table.of(catalogue)
+        return self._table
+
+    def _by_station(
+        self, keys: list[tuple[str, str, str]], arrays: dict[str, Any]
+    ) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+        """Return by station: when it was heard (µs UTC), its series with a reading, and those with a bad latest one."""
+        number: dict[str, int] = {}
+        of = np.array([number.setdefault(key[0], len(number)) for key in keys], np.int64)
+        newest = np.full(len(number), NEVER, np.int64)
+        np.maximum.at(newest, of, arrays["heard"])
+        bad = (arrays["flag"] == Flag.FAIL) | (arrays["flag"] == Flag.MISSING)
+        names = list(number)
+        heard = {name: int(at) for name, at in zip(names, newest.tolist(), strict=True) if at != NEVER}
+        for name, at in self._live.events_heard().items():
+            heard[name] = max(at, heard.get(name, at))
+        all_ = dict(zip(names, np.bincount(of, minlength=len(names)).tolist(), strict=True))
+        bad_ = dict(zip(names, np.bincount(of[bad], minlength=len(names)).tolist(), strict=True))
+        return heard, all_, bad_
+
+    def _headline(self, ident: str, table: Table) -> dict[str, Any] | None:
+        prop = table.headline[ident]
+        number = self._service.catalogue.series_index(ident, prop) if prop else None
+        reading = self._live.series((ident, prop, "main")) if prop else None
+        if number is None or reading is None:
+            return None
+        return {
+            "property": prop,
+            "value": reading["value"],
+            "unit_label": words.unit_label(self._service.catalogue.series[number].unit),
+            "flag": reading["flag"],
+            "time_ms": reading["time_us"] // 1000,
+        }
+
+
+def _constant(station: Station, interval_s: float, timezone: str) -> dict[str, Any]:
+    zh, en = words.DISTRICTS.get(station.district or "", (None, None))
+    return {
+        "id": station.id,
+        "zh": station.zh,
+        "en": station.en,
+        "domain": station.domain,
+        "kind": station.kind,
+        "network": station.network,
+        "district": station.district,
+        "district_zh": zh,
+        "district_en": en,
+        "street": station.street,
+        "community": station.community,
+        "interval_s": interval_s,
+        "timezone": timezone,
+        "datum": station.datum,
+        "water_class": station.water_class,
+        "noise_class": station.noise_class,
+        "attributes": dict(station.attributes),
+    }
+
+
+def _marks(alerts: list[dict[str, Any]], silence_rules: set[str]) -> dict[str, tuple[int, bool, bool]]:
+    """Return by station: worst active level, whether one is not acknowledged, whether it is silent."""
+    marks: dict[str, tuple[int, bool, bool]] = {}
+    for row in alerts:
+        level, open_, silence = marks.get(row["station"], (0, False, False))
+        marks[row["station"]] = (
+            max(level, row["level"]),
+            open_ or row["state"] == "open",
+            silence or row["rule"] in silence_rules,
+        )
+    return marks
