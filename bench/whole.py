@@ -91,12 +91,15 @@ class Measured:
         return last
 
 
-def publish(port: int, stations: int, count: int, rate: int, start_ms: int, step_ms: int) -> subprocess.Popen[str]:
-    """Start the publisher."""
+def publish(
+    port: int, stations: int, count: int, rate: int, start_ms: int | None, step_ms: int
+) -> subprocess.Popen[str]:
+    """Start the publisher; without ``start_ms`` its times begin when it begins to publish."""
+    start = [] if start_ms is None else ["--start-ms", str(start_ms)]
     return subprocess.Popen(
         [
             sys.executable, str(ROOT / "bench/publisher.py"), "--port", str(port), "--stations", str(stations),
-            "--count", str(count), "--rate", str(rate), "--start-ms", str(start_ms), "--step-ms", str(step_ms),
+            "--count", str(count), "--rate", str(rate), *start, "--step-ms", str(step_ms),
             "--episode-every", "100", "--episode-length", "20", "--episode-height", "70", "--out", "/dev/null",
         ],
         stdout=subprocess.PIPE, text=True,

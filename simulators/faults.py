@@ -29,7 +29,7 @@ PRESETS: Mapping[str, Mapping[str, float]] = {
     "none": {},
     "demo": {
         "loss": 0.002, "duplicate": 0.004, "garbage": 0.001, "clock": 0.001, "spike": 0.001, "unit": 0.001,
-        "late": 0.02, "stuck": 0.02, "drift": 0.02, "gateway_dead": 0.02,
+        "late": 0.02, "stuck": 0.02, "drift": 0.02, "gateway_dead": 0.1,
     },
     "all": {
         "loss": 0.01, "duplicate": 0.01, "garbage": 0.01, "clock": 0.005, "spike": 0.005, "unit": 0.005,

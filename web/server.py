@@ -7,7 +7,7 @@ import socket
 import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import uvicorn
@@ -100,13 +100,16 @@ class WebServer:
 
     Args:
         service: whose data are shown; must be closed after :meth:`stop`.
+
+    Attributes:
+        app: the application, once started.
     """
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
-        self._app: FastAPI | None = None
+        self.app: FastAPI | None = None
 
     def start(self) -> tuple[str, int]:
         """Listen and return (host, port); the address and a token are left in the data folder for the CLI.
@@ -118,9 +121,9 @@ class WebServer:
         listening = _listen(host, port)
         bound = int(listening.getsockname()[1])
         service_api.export_folder(self._service.settings.data)
-        self._app = create_app(self._service)
+        self.app = create_app(self._service)
         config = uvicorn.Config(
-            self._app, log_config=None, log_level="critical", access_log=False, server_header=False,
+            self.app, log_config=None, log_level="critical", access_log=False, server_header=False,
             timeout_graceful_shutdown=_STOP_S, timeout_keep_alive=30, h11_max_incomplete_event_size=64 * 1024,
             lifespan="on", ws="none",
         )  # fmt: skip
@@ -155,9 +158,9 @@ class WebServer:
         """End open streams and stop listening; takes at most about two seconds."""
         if self._server is None or self._thread is None:
             return
-        if self._app is not None:
-            # Streams end by themselves; uvicorn would wait for them.
-            context: Any = self._app.state.context
+        if self.app is not None:
+            # uvicorn waits for open answers, and streams have no end of their own.
+            context: Context = self.app.state.context
             context.live.fanout.close()
         self._server.should_exit = True
         self._thread.join(5)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +13,9 @@ import pyarrow as pa
 from qingtu import records
 from qingtu.clock import HOUR, MINUTE, SECOND
 from qingtu.records import Cause, Frame, Outcome, position
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 T0 = 1_795_392_000_000_000  # 2026-11-23T00:00:00Z
 NAN = float("nan")

@@ -5,7 +5,6 @@ A limit on the size of files stands for the full disk: writing beyond it fails a
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
 import sys
@@ -33,7 +32,7 @@ def main() -> None:
         full = origin >= 10 and origin % 5 == 0
         if full:
             wal = path.with_name(path.name + ".wal")
-            largest = max(os.path.getsize(p) for p in (path, wal) if p.exists())
+            largest = max(p.stat().st_size for p in (path, wal) if p.exists())
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 4096, hard))
         for stream, made in ((PROCESSED, frame), (ALERTS, alert_frame(origin, [(f"a{origin}", "open", 1, "")]))):
             while True:

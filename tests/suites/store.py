@@ -21,7 +21,7 @@ from tests.store.build import NAN, SERIES, T0, Message, Model, Reading, frames_o
 
 FAR = 1 << 60
 WHOLE = (T0 - 10**12, T0 + 10**13)
-SLOW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class BookStore(Store, Protocol):
@@ -154,7 +154,7 @@ class StoreSuite:
     def test_a_frame_without_origin_is_refused_and_nothing_is_applied(self, open_store: OpenStore) -> None:
         """Without an origin nobody could tell whether it came before."""
         store = open_store()
-        nameless = processed(0, [], origin=None)
+        nameless = Frame({"stream": PROCESSED, "origin": None, "clock": T0})
         with pytest.raises(QingtuError, match="origin"):
             store.apply(PROCESSED, 0, [processed(0, [Message((Reading(0, 1, 1.0),))]), nameless], 2)
         assert stored(store) == []

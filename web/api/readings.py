@@ -73,7 +73,7 @@ def series(  # noqa: PLR0913, PLR0917 - the parameters of the address
     if truncated:
         table = table.slice(1)
     if format == "csv":
-        return _csv(key, unit, table)
+        return _csv(context.service.catalogue, key, unit, table)
     data = {
         "station": station, "property": property, "channel": channel, "unit": unit,
         "unit_label": words.unit_label(unit),
@@ -119,15 +119,33 @@ def limits_of(catalogue: Catalogue, key: tuple[str, str, str]) -> list[dict[str,
     return out
 
 
-def _csv(key: tuple[str, str, str], unit: str, table: Any) -> Response:
+def _csv(catalogue: Catalogue, key: tuple[str, str, str], unit: str, table: Any) -> Response:
+    station = catalogue.stations.get(key[0])
+    names = (station.zh, station.en) if station else ("", "")
     checks = {int(bit): words_["key"] for bit, words_ in words.tests().items()}
-    head = ("time", "station", "property", "channel", "value", "unit", "flag", "tests", "revision", "known_at")
+    head = (
+        "time",
+        "station",
+        "name_zh",
+        "name_en",
+        "property",
+        "channel",
+        "value",
+        "unit",
+        "flag",
+        "tests",
+        "revision",
+        "known_at",
+    )
     columns = [table.column(n).to_pylist() for n in ("time", "value", "flag", "tests", "revision", "known_at")]
+
+    def failed(tests: int) -> str:
+        return " ".join(checks.get(bit, str(bit)) for bit in range(32) if tests >> bit & 1)
+
     rows = (
-        (iso(time), *key, value, unit, flag, " ".join(checks.get(b, str(b)) for b in range(32) if tests >> b & 1),
-         revision, iso(known))
+        (iso(time), key[0], *names, *key[1:], value, unit, flag, failed(tests), revision, iso(known))
         for time, value, flag, tests, revision, known in zip(*columns, strict=True)
-    )  # fmt: skip
+    )
     name = file_name("_".join(key), "csv")
     return Response(csv_text(head, rows), media_type="text/csv; charset=utf-8", headers={
         "Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"})  # fmt: skip

@@ -1,0 +1,117 @@
+"""`qingtu decode`: the operator's way to try a payload and a mapping."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ingest.decoders import DECODERS
+from qingtu.catalogue import load_catalogue
+from qingtu.clock import SystemClock, iso
+from tests.cli.conftest import CATALOGUE, inside
+
+DEVICE = "qd-wx-001"
+
+
+def _field(prop: str) -> str:
+    """Return what a device of the demonstration calls a property."""
+    catalogue = load_catalogue(CATALOGUE)
+    entry = catalogue.devices["qd-weather", DEVICE]
+    return next(name for name, f in entry.fields.items() if catalogue.series[f.series_index].property == prop)
+
+
+def _payload(readings: object, *, time: object = None) -> bytes:
+    return json.dumps({"time": time or iso(SystemClock().now_us()), "readings": readings, "seq": 1}).encode()
+
+
+def test_one_object_a_reading(tmp_path: Path) -> None:
+    """Numbers, units and times as the payload has them, from a file or standard input."""
+    payload = _payload({"a": 1.5, "b": {"value": "2", "unit": "hPa"}, "c": None}, time="2026-11-23T08:00:00+08:00")
+    (tmp_path / "p").write_bytes(payload)
+    expected = [
+        {"name": "a", "value": 1.5, "unit": None, "time": "2026-11-23T00:00:00Z"},
+        {"name": "b", "value": 2.0, "unit": "hPa", "time": "2026-11-23T00:00:00Z"},
+        {"name": "c", "value": None, "unit": None, "time": "2026-11-23T00:00:00Z"},
+    ]
+    for ran in (inside("decode", "native", tmp_path / "p"), inside("decode", "native", stdin=payload)):
+        assert (ran.code, ran.lines) == (0, expected)
+
+
+def test_refusal_is_an_object_with_the_reason() -> None:
+    """What cannot be read at all is one line, and exit code 1."""
+    ran = inside("decode", "native", stdin=b"hello")
+    assert ran.code == 1
+    assert [line["refused"] for line in ran.lines] == ["bad_json"]
+
+
+def test_events_are_shown() -> None:
+    """An event is an object of its own."""
+    payload = b'{"time": 1795392000, "events": [{"kind": "door", "level": 2, "attributes": {"gate": "N"}}]}'
+    ran = inside("decode", "native", stdin=payload)
+    assert ran.lines == [{"event": "door", "level": 2, "time": "2026-11-23T00:00:00Z", "attributes": {"gate": "N"}}]
+
+
+def test_device_shows_what_the_catalogue_makes_of_it() -> None:
+    """Series, canonical value and unit and flag; an unknown field and an unknown unit are refused by name."""
+    name = _field("air_temperature")
+    other = _field("relative_humidity")
+    payload = _payload({name: {"value": 68, "unit": "°F"}, "nonsense": 1, other: {"value": 3, "unit": "furlong"}})
+    ran = inside("decode", "native", "--device", DEVICE, stdin=payload)
+    assert ran.code == 1
+    reading, refusal = ran.lines
+    assert (reading["name"], reading["property"], reading["channel"]) == (name, "air_temperature", "main")
+    assert reading["value"] == pytest.approx(20.0)
+    assert (reading["unit"], reading["flag_name"], reading["tests"]) == ("Cel", "pass", [])
+    assert "nonsense" in refusal["detail"]
+    assert "furlong" in refusal["detail"]
+
+
+def test_device_judges_the_value() -> None:
+    """A value out of range keeps its number and gets flag 4 with the check's name."""
+    ran = inside(
+        "decode", "native", "--device", f"qd-weather/{DEVICE}", stdin=_payload({_field("air_temperature"): 900})
+    )
+    assert (ran.code, ran.lines[0]["flag"]) == (0, 4)
+    assert "gross_range" in ran.lines[0]["tests"]
+
+
+def test_device_refuses_an_impossible_time() -> None:
+    """The limits of claimed times are those of the settings."""
+    payload = _payload({_field("air_temperature"): 9}, time="2000-01-01T00:00:00Z")
+    ran = inside("decode", "native", "--device", DEVICE, stdin=payload)
+    assert "clock_wrong" in [line.get("refused") for line in ran.lines]
+
+
+def test_private_device_shows_no_identifier() -> None:
+    """What the redactor would replace before anything is stored is replaced here; what it cannot read is refused."""
+    now = iso(SystemClock().now_us())
+    payload = json.dumps({"time": now, "events": [{"kind": "door", "attributes": {"card_no": "6217001234"}}]}).encode()
+    ran = inside("decode", "native", "--device", "qd-cm-001", stdin=payload)
+    assert "6217001234" not in ran.out
+    assert ran.lines[0]["attributes"]["card_no"].startswith("p-")
+    ran = inside("decode", "native", "--device", "qd-cm-001", stdin=b"{")
+    assert [line["refused"] for line in ran.lines] == ["unparsable_private"]
+
+
+def test_wrong_words_are_refused(tmp_path: Path) -> None:
+    """Unknown format: 2, with the allowed ones; unknown device: 4; no such file: 3."""
+    ran = inside("decode", "xml", stdin=b"")
+    assert ran.code == 2
+    assert all(name in ran.err for name in DECODERS)
+    assert inside("decode", "native", "--device", "nobody", stdin=b"{}").code == 4
+    assert inside("decode", "native", tmp_path / "none").code == 3
+
+
+def test_stations_in_three_forms() -> None:
+    """A table, JSON and GeoJSON name the same stations."""
+    catalogue = load_catalogue(CATALOGUE)
+    listed = inside("stations", "--json").json
+    assert [row["id"] for row in listed] == list(catalogue.stations)
+    features = inside("stations", "--geojson").json["features"]
+    assert [f["id"] for f in features] == list(catalogue.stations)
+    assert features[0]["geometry"]["coordinates"] == list(catalogue.stations[features[0]["id"]].position)
+    table = inside("stations").out
+    assert all(station in table for station in catalogue.stations)
+    assert "demonstration" in table

@@ -1,0 +1,420 @@
+"""Every address of the API: what it answers, to whom, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pyarrow.csv as pcsv
+import pyarrow.parquet as pq
+import pytest
+
+from qingtu.errors import StartError
+from qingtu.settings import Settings
+from qingtu.store.duckdb import DuckStore
+from tests.web.conftest import FORMULA, HOSTILE, Running, running, small_catalogue, until
+from web.guard import CSP
+from web.server import WebServer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MINUTE_MS = 60_000
+LATEST = ["station", "property", "channel", "time_ms", "value", "flag", "tests"]
+
+
+def _rows(answer: Any) -> list[dict[str, Any]]:
+    return [dict(zip(answer["columns"], row, strict=True)) for row in answer["rows"]]
+
+
+def test_page_and_its_files_have_the_types_that_browsers_insist_on(run: Running) -> None:
+    """The page is at /, modules are JavaScript whatever their ending, and a file that did not change is not sent."""
+    kinds = {
+        "/": "text/html; charset=utf-8",
+        "/static/js/main.js": "text/javascript; charset=utf-8",
+        "/static/vendor/maplibre-gl/maplibre-gl-worker.mjs": "text/javascript; charset=utf-8",
+        "/static/icon.svg": "image/svg+xml",
+        "/static/data/land.geojson": "application/geo+json",
+    }
+    for path, kind in kinds.items():
+        answer = run.http.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, kind), path
+        again = run.http.get(path, headers={"If-None-Match": answer.headers["etag"]})
+        assert again.status_code in (200 if path == "/" else 304, 304)
+
+
+def test_no_file_outside_of_the_page_can_be_read(run: Running) -> None:
+    """Paths that climb out of the folder are not found."""
+    for path in ("/static/../server.py", "/static/%2e%2e/server.py", "/static/js/..%2f..%2f..%2fserver.py"):
+        assert run.http.get(path).status_code == 404
+
+
+def test_every_answer_carries_the_security_headers(run: Running) -> None:
+    """Pages, data, errors, metrics: the policy is exactly the strict one, and nothing is shared across origins."""
+    for path in ("/", "/api/status", "/metrics", "/nowhere", "/api/series", "/static/js/main.js"):
+        headers = run.http.get(path, headers={"Origin": "http://example.invalid"}).headers
+        assert headers["content-security-policy"] == CSP, path
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "access-control-allow-origin" not in headers
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200), ("localhost:8620", 200), ("127.0.0.1:1", 200), ("[::1]:80", 200), ("LOCALHOST", 200),
+        ("example.invalid", 421), ("127.0.0.1.example.invalid", 421), ("", 421), ("[", 421),
+    ],
+)  # fmt: skip
+def test_names_that_are_not_this_machine_are_refused(run: Running, host: str, status: int) -> None:
+    """A page of another site cannot reach us under a name that it points to 127.0.0.1."""
+    assert run.http.get("/api/status", headers={"Host": host}).status_code == status
+
+
+def test_catalogue_names_everything_that_codes_stand_for(run: Running) -> None:
+    """Checks are named by bit number; flags, levels, domains and reasons in both languages."""
+    found = run.get("catalogue")
+    assert found["version"] == run.service.catalogue.version
+    assert found["demonstration"] is False
+    assert found["tests"]["4"] == {"key": "spike", "zh": "尖峰", "en": "Spike"}
+    assert set(found["flags"]) == {"1", "2", "3", "4", "9"}
+    assert [(level["key"], level["n"]) for level in found["levels"]] == [
+        ("blue", 1), ("yellow", 2), ("orange", 3), ("red", 4),
+    ]  # fmt: skip
+    assert found["properties"]["pm25"]["unit_label"] == "µg/m³"
+    assert [domain["key"] for domain in found["domains"]] == ["air"]
+    assert all({"zh", "en", "advice_zh", "advice_en"} == set(reason) for reason in found["reasons"].values())
+
+
+def test_stations_tell_their_state_and_names_are_plain_text(run: Running) -> None:
+    """GeoJSON with state, headline and time zone; names that look like HTML come as they are."""
+    at = run.now_ms()
+    run.send("a", at, pm25=31.5, air_temperature=8)
+    run.send("b", at, dust=-999)
+    run.settle()
+    answer = run.http.get("/api/stations")
+    assert answer.headers["content-type"] == "application/json"
+    collection = answer.json()
+    assert collection["type"] == "FeatureCollection"
+    found = {feature["id"]: feature for feature in collection["features"]}
+    assert found["A"]["geometry"] == {"type": "Point", "coordinates": [120.3, 36.1]}
+    place = found["A"]["properties"]
+    assert (place["state"], place["timezone"], place["district_zh"]) == ("ok", "Asia/Shanghai", "市南区")
+    assert place["headline"] == {"property": "pm25", "value": 31.5, "unit_label": "µg/m³", "flag": 1, "time_ms": at}
+    assert at <= place["heard_ms"] <= run.now_ms()
+    assert found["B"]["properties"]["zh"] == HOSTILE
+    assert found["B"]["properties"]["state"] == "failing"
+    assert found["B"]["properties"]["headline"]["value"] is None
+    assert (found["C"]["properties"]["state"], found["C"]["properties"]["headline"]) == ("unheard", None)
+
+
+def test_latest_is_what_was_sent_last(run: Running) -> None:
+    """One row a series; a late reading does not move it back; one station alone when asked."""
+    at = run.now_ms()
+    run.send("a", at, pm25=31, air_temperature=-3.25)
+    run.send("a", at - MINUTE_MS, pm25=30)
+    run.send("b", at, dust=0.04)
+    run.settle()
+    answer = run.get("latest")
+    assert answer["columns"] == LATEST
+    found = {(row["station"], row["property"]): row for row in _rows(answer)}
+    assert {key: (row["time_ms"], row["value"]) for key, row in found.items()} == {
+        ("A", "pm25"): (at, 31), ("A", "air_temperature"): (at, -3.25), ("B", "pm25"): (at, pytest.approx(40)),
+    }  # fmt: skip
+    assert {row["station"] for row in _rows(run.get("latest", station="B"))} == {"B"}
+    assert run.get("latest", station="nobody")["rows"] == []
+
+
+def test_latest_is_there_again_after_a_restart(tmp_path: Path) -> None:
+    """What the store holds stands on the page before the first new message; alerts too."""
+    with running(tmp_path / "data", small_catalogue()) as run:
+        at = run.now_ms()
+        run.send("a", at, pm25=180)
+        run.settle()
+        before = run.get("latest")["rows"], run.get("alerts")["alerts"]
+    assert len(before[1]) == 1
+    with running(tmp_path / "data", small_catalogue()) as again:
+        assert (again.get("latest")["rows"], again.get("alerts")["alerts"]) == before
+        assert again.get("stations")["features"][0]["properties"]["state"] == "ok"
+
+
+def test_series_has_flags_limits_and_missing_values(run: Running) -> None:
+    """A range in order of time; null where the device had no value; the rule's levels as limits."""
+    at = run.now_ms() - 10 * MINUTE_MS
+    for i, value in enumerate((10, None, 1200)):
+        run.send("a", at + i * MINUTE_MS, pm25=value)
+    run.settle()
+    found = run.get("series", station="A", property="pm25", from_ms=at, to_ms=at + 2 * MINUTE_MS)
+    assert found["times_ms"] == [at, at + MINUTE_MS, at + 2 * MINUTE_MS]
+    assert found["values"] == [10, None, 1200]
+    assert found["flags"] == [1, 9, 4]
+    assert [(limit["value"], limit["level"], limit["name_zh"]) for limit in found["limits"]] == [
+        (75, 1, "尘 蓝色"), (150, 3, "尘 橙色"), (250, 4, "尘 红色"),
+    ]  # fmt: skip
+    assert (found["unit"], found["unit_label"], found["truncated"]) == ("ug/m3", "µg/m³", False)
+    assert len(set(found["revisions"])) == 3
+    part = run.get("series", station="A", property="pm25", from_ms=at + 1, to_ms=at + MINUTE_MS)
+    assert part["values"] == [None]
+
+
+def test_series_as_it_was_known(run: Running) -> None:
+    """``as_of_ms`` gives what was known then, before the spike was decided."""
+    at = run.now_ms() - 5 * MINUTE_MS
+    run.send("a", at, pm25=10)
+    run.send("a", at + MINUTE_MS, pm25=300)
+    run.settle()
+    known = run.now_ms()
+    until(lambda: run.now_ms() > known)
+    run.send("a", at + 2 * MINUTE_MS, pm25=10)
+    run.settle()
+    ask = {"station": "A", "property": "pm25", "from_ms": at, "to_ms": at + 5 * MINUTE_MS}
+    assert run.get("series", **ask)["flags"] == [1, 4, 1]
+    then = run.get("series", **ask, as_of_ms=known)
+    assert (then["flags"], then["values"]) == ([1, 1], [10, 300])
+
+
+def test_series_as_csv_is_safe_in_a_spreadsheet(run: Running) -> None:
+    """RFC 4180: CRLF, quoted where needed; a name that is a formula is kept as text, a negative number a number."""
+    at = run.now_ms()
+    run.send("b", at, dust=0.04)
+    run.send("a", at, air_temperature=-3.25)
+    run.settle()
+    answer = run.http.get("/api/series", params={"station": "B", "property": "pm25", "format": "csv"})
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert answer.headers["content-disposition"] == 'attachment; filename="B_pm25_main.csv"'
+    assert answer.text.count("\r\n") == answer.text.count("\n") == 2
+    row = next(csv.DictReader(io.StringIO(answer.text)))
+    assert row["name_en"] == f"'{FORMULA}"
+    assert row["name_zh"] == HOSTILE
+    assert float(row["value"]) == pytest.approx(40)
+    cold = run.http.get("/api/series", params={"station": "A", "property": "air_temperature", "format": "csv"})
+    assert next(csv.DictReader(io.StringIO(cold.text)))["value"] == "-3.25"
+
+
+def test_what_does_not_exist_or_makes_no_sense_is_refused_in_two_languages(run: Running) -> None:
+    """404, 405 and 422 all have one shape."""
+    refused = {
+        "/nowhere": 404, "/api/series?station=A&property=o3": 404, "/api/series?station=A": 422,
+        "/api/series?station=A&property=pm25&from_ms=x": 422, "/api/series?station=A&property=pm25&to_ms=1e30": 422,
+        "/api/alerts/nobody": 404, "/api/quarantine/0:99": 404, "/api/quarantine/%3Cb%3E": 404,
+        "/api/alerts?limit=0": 422, "/api/alerts/x/acknowledge": 405, "/api/export?from_ms=5&to_ms=5": 422,
+        "/api/series?station=A&property=pm25&from_ms=-99999999999999999": 422,
+    }  # fmt: skip
+    for path, status in refused.items():
+        answer = run.http.get(path)
+        assert answer.status_code == status, path
+        error = answer.json()["error"]
+        assert error["code"]
+        assert error["zh"]
+        assert error["en"]
+        assert "<b>" not in answer.text
+
+
+def test_acts_need_the_token_of_a_person(run: Running) -> None:
+    """401 without, 403 with a wrong one; nothing is written in either case."""
+    before = run.service.bus.end("raw", 0)
+    acts = ("alerts/x/acknowledge", "alerts/x/comment", "quarantine/redrive", "reload", "audit", "backup")
+    for path in acts:
+        for header, status, code in (
+            ({"X-None": ""}, 401, "no_token"),
+            ({"Authorization": "Basic eDp5"}, 401, "no_token"),
+            ({"Authorization": "Bearer"}, 401, "no_token"),
+            ({"Authorization": "Bearer nonsense"}, 403, "bad_token"),
+        ):
+            answer = run.http.post(f"/api/{path}", json={"note": "x"}, headers=header)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), path
+    rows = [run.service.raw_row(offset << 16) for offset in range(before, run.service.bus.end("raw", 0))]
+    assert all(row["kind"] == 1 for row in rows), "only ticks came in between"
+
+
+def test_an_alert_is_acknowledged_commented_and_ends(run: Running) -> None:
+    """Each act names the person, comes back on the stream, and is refused once the alert has ended."""
+    at = run.now_ms()
+    stream = run.stream()
+    run.send("a", at, pm25=180)
+    opened = stream.until(lambda name, _: name == "alerts")["alerts"][0]
+    assert (opened["state"], opened["level"], opened["level_key"], opened["value"]) == ("open", 3, "orange", 180)
+    assert (opened["rule_zh"], opened["unit_label"], opened["limit"]) == ("尘", "µg/m³", 150)
+    ident = opened["id"]
+    answer = run.post(f"alerts/{ident}/acknowledge", {"note": " 已派人 "})
+    assert (answer.status_code, answer.json()["who"]) == (202, "operator")
+    seen = stream.until(lambda name, data: name == "alerts" and data["alerts"][0]["state"] == "acknowledged")
+    acknowledged = seen["alerts"][0]
+    assert (acknowledged["who"], acknowledged["note"], acknowledged["value"]) == ("operator", "已派人", 180)
+    assert acknowledged["changed_ms"] >= opened["changed_ms"]
+    assert acknowledged["evidence"] == opened["evidence"] != {}
+    assert run.post(f"alerts/{ident}/comment", {"note": "到场"}).status_code == 202
+    stream.until(lambda name, data: name == "alerts" and data["alerts"][0]["note"] == "到场")
+    assert run.post(f"alerts/{ident}/comment", {"note": " "}).status_code == 422
+    run.settle()
+    assert run.get("alerts")["alerts"][0]["note"] == "到场"
+    run.send("a", at + MINUTE_MS, pm25=20)
+    stream.until(lambda name, data: name == "alerts" and data["alerts"][0]["state"] == "resolved")
+    run.settle()
+    assert run.get("alerts")["alerts"] == []
+    ended = run.get("alerts", state="all")["alerts"][0]
+    assert (ended["state"], ended["level"], ended["who"]) == ("resolved", 3, "operator")
+    states = [t["state"] for t in run.get(f"alerts/{ident}")["transitions"]]
+    assert states == ["open", "acknowledged", "comment", "resolved"]
+    assert run.post(f"alerts/{ident}/acknowledge", {"note": ""}).status_code == 409
+    assert run.post("alerts/nobody/acknowledge", {"note": ""}).status_code == 404
+
+
+def test_the_store_tells_alerts_as_the_live_view_does(run: Running) -> None:
+    """After the commit both give the same rows, whatever was done by hand in between."""
+    run.send("a", run.now_ms() - MINUTE_MS, pm25=160)
+    run.send("b", run.now_ms() - MINUTE_MS, dust=0.3)
+    run.settle()
+    for alert, name in zip(run.get("alerts")["alerts"], ("acknowledge", "comment"), strict=True):
+        assert run.post(f"alerts/{alert['id']}/{name}", {"note": name}).status_code == 202
+    run.send("a", run.now_ms(), pm25=100)
+    run.settle()
+    live = run.context.live.active_alerts()
+    stored = run.service.store.alerts(active=True)
+    assert len(live) == 2
+    for mine, theirs in zip(live, stored, strict=True):
+        assert {k: str(mine[k]) for k in theirs} == {k: str(v) for k, v in theirs.items()}
+
+
+def test_quarantine_shows_the_bytes_and_sends_them_again(run: Running) -> None:
+    """A message of a wrong clock is listed, shown as text and hex, driven again with a shift, and then is stored."""
+    at = run.now_ms()
+    run.publish("a", {"time": at + 86_400_000, "readings": {"pm25": 12}})
+    run.publish("ghost", b'<b>{"readings"\xff')
+    run.settle()
+    listed = run.get("quarantine")
+    assert {(c["reason"], c["count"]) for c in listed["counts"]} == {("clock_wrong", 1), ("bad_json", 1)}
+    ghost = next(row for row in listed["rows"] if row["device"] == "ghost")
+    shown = run.get(f"quarantine/{ghost['id']}")
+    assert shown["payload_text"] == '<b>{"readings"\\xff'
+    assert bytes.fromhex(shown["payload_hex"]) == b'<b>{"readings"\xff'
+    assert shown["advice_zh"]
+    assert shown["redriven"] is None
+    wrong = run.get("quarantine", reason="clock_wrong")["rows"]
+    assert len(wrong) == 1
+    answer = run.post("quarantine/redrive", {"ids": [wrong[0]["id"]], "reason": None, "shift_s": -86_400})
+    assert (answer.status_code, answer.json()) == (202, {"count": 1})
+    run.settle()
+    assert run.get("series", station="A", property="pm25")["values"] == [12]
+    assert run.get(f"quarantine/{wrong[0]['id']}")["redriven"]["outcome"] == "stored"
+    assert run.get("ledger")["messages"]["quarantined"] == 1
+    assert run.post("quarantine/redrive", {"ids": [wrong[0]["id"]]}).status_code == 404
+    assert run.post("quarantine/redrive", {"ids": ["x"]}).status_code == 404
+    assert run.post("quarantine/redrive", {"shift_s": 1e12}).status_code == 422
+
+
+def test_ledger_and_status_balance(run: Running) -> None:
+    """The sum of the strip is that of the ledger; nothing is in flight when all is stored."""
+    at = run.now_ms()
+    run.send("a", at, pm25=12)
+    run.send("a", at, pm25=12)
+    run.publish("ghost", {"readings": {"pm25": 1}})
+    run.settle()
+    ledger = run.get("ledger")
+    assert ledger["balanced"] is True
+    assert ledger["messages"] == {
+        "received": 3, "stored": 1, "duplicate": 1, "quarantined": 1, "ignored": 0, "in_flight": 0,
+    }  # fmt: skip
+    assert sum(row["received"] for row in ledger["by"]) == 3
+    assert all(row["hour_ms"] % 3_600_000 == 0 for row in ledger["by"])
+    status = run.context.monitor.look()
+    assert status["problems"] == []
+    assert status["broker"]["kind"] == "none"
+    assert {stage["name"] for stage in status["stages"]} == {
+        "process", "derive", "live", "store-processed", "store-alerts", "store-rejected", "store-figures",
+    }  # fmt: skip
+    audit = run.post("audit").json()
+    assert audit["agrees"] is True
+
+
+def test_metrics_and_health(run: Running) -> None:
+    """Prometheus finds lag and ledger; the service is alive and ready."""
+    run.send("a", run.now_ms(), pm25=12)
+    run.settle()
+    text = run.http.get("/metrics").text
+    assert 'qingtu_stage_lag_frames{stage="process"}' in text
+    assert 'qingtu_ledger_messages{outcome="received"}' in text
+    assert run.http.get("/healthz").status_code == 200
+    assert run.http.get("/readyz").status_code == 200
+    paths = run.http.get("/openapi.json").json()["paths"]
+    assert {"/api/stations", "/api/latest", "/api/series", "/api/alerts", "/api/stream", "/api/explain"} <= set(paths)
+
+
+def test_export_gives_whole_files(run: Running) -> None:
+    """Parquet and CSV of a range hold the same readings, times as RFC 3339; no half-made file is left."""
+    at = run.now_ms()
+    run.send("a", at - MINUTE_MS, pm25=11)
+    run.send("a", at, pm25=12)
+    run.settle()
+    ask = {"from_ms": at - MINUTE_MS, "to_ms": at + 1}
+    parquet = run.http.get("/api/export", params=ask)
+    assert parquet.headers["x-qingtu-readings"] == "2"
+    table = pq.read_table(io.BytesIO(parquet.content))
+    assert table.column("value").to_pylist() == [11, 12]
+    text = run.http.get("/api/export", params={**ask, "format": "csv"})
+    assert pcsv.read_csv(io.BytesIO(text.content)).column("value").to_pylist() == [11, 12]
+    assert text.text.splitlines()[1].split(",")[3].endswith("Z")
+    assert list((run.service.settings.data / "export").iterdir()) == []
+
+
+def test_backup_is_a_store_that_opens(run: Running) -> None:
+    """A back-up while running holds store, bus and catalogues, and is refused under a name that is taken."""
+    run.send("a", run.now_ms(), pm25=12)
+    run.settle()
+    made = run.post("backup", {"name": "monday"})
+    assert made.status_code == 201
+    folder = run.service.settings.data / "backups" / "monday"
+    store = DuckStore(folder / "qingtu.duckdb")
+    try:
+        assert store.count("readings") == 1
+    finally:
+        store.close()
+    assert {"bus/raw.db", "bus/derived.db", "qingtu.duckdb"} < set(made.json()["files"])
+    assert not (folder / "tokens").exists()
+    assert run.post("backup", {"name": "monday"}).status_code == 409
+    assert run.post("backup", {"name": "../up"}).status_code == 422
+
+
+def test_reload_of_a_wrong_catalogue_changes_nothing(tmp_path: Path) -> None:
+    """409 with every problem's file and line; the old catalogue stays in use."""
+    folder = tmp_path / "stations"
+    folder.mkdir()
+    (folder / "a.yaml").write_text("networks: [{id: n, zh: 网, en: Net}]\nstations: [{id: X}]\n", encoding="utf-8")
+    with running(tmp_path / "data", small_catalogue(), {"catalogue": folder}) as run:
+        before = run.service.catalogue.version
+        answer = run.post("reload")
+        assert answer.status_code == 409
+        error = answer.json()["error"]
+        assert error["code"] == "bad_catalogue"
+        assert any(problem["line"] == 2 for problem in error["problems"])
+        assert run.get("catalogue")["version"] == before
+
+
+def test_a_taken_port_is_said_with_the_way_out(run: Running, tmp_path: Path) -> None:
+    """One line, both languages, and what to set."""
+    from qingtu.app import Options, Service
+
+    port = httpx.URL(run.url).port
+    other = Service(
+        Settings.model_validate({"data": tmp_path / "other", "web": {"port": port}}),
+        Options(gateway=False),
+        catalogue=small_catalogue(),
+    )
+    try:
+        with pytest.raises(StartError) as refused:
+            WebServer(other).start()
+    finally:
+        other.close()
+    assert "\n" not in str(refused.value)
+    assert f"QINGTU_WEB__PORT={(port or 0) + 1}" in str(refused.value)
+
+
+def test_the_address_and_a_token_are_left_for_the_command_line(run: Running) -> None:
+    """``service.json`` names the running service."""
+    import json
+
+    left = json.loads((run.service.settings.data / "service.json").read_text())
+    assert left["url"] == run.url
+    assert left["token"] in run.service.tokens
