@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from qingtu.catalogue import Catalogue
     from qingtu.clock import Clock
-    from simulators.truth import Totals
+    from simulators.truth import Fact, Totals
     from simulators.world import Message
 
 RATE_PROPERTIES = ("pm25", "pm10", "so2", "no2", "o3", "co", "air_temperature", "relative_humidity")
@@ -183,10 +183,19 @@ class _Run:
     truth: TruthWriter
     stop: threading.Event
     clock: Clock
+    # what is known of a message when it is made, a stretch ahead, becomes truth when it is published
+    held: dict[str, Fact] = field(default_factory=dict)
+
+    def witness(self, fact: Fact) -> None:
+        """Take note of a fault; one that a message carries counts when the message is sent."""
+        if fact.message and fact.expected != "absent":
+            self.held[fact.id] = fact
+        else:
+            self.truth.fact(fact)
 
     def history(self, from_us: int, to_us: int, bar: _Bar) -> int:
         """Publish [from, to) as fast as the broker takes it; return where it ended."""
-        reached = self._publish(self.world.messages(from_us, to_us, self.truth.fact), bar)
+        reached = self._publish(self.world.messages(from_us, to_us, self.witness), bar)
         return to_us if reached is None else reached
 
     def live(self, from_us: int, end_us: int | None, bar: _Bar) -> int:
@@ -195,7 +204,7 @@ class _Run:
         edge_us = from_us
         while end_us is None or edge_us < end_us:
             until_us = max(edge_us, self.clock.now_us() if end_us is None else min(self.clock.now_us(), end_us))
-            reached = self._publish(self.world.messages(edge_us, until_us, self.truth.fact), bar)
+            reached = self._publish(self.world.messages(edge_us, until_us, self.witness), bar)
             bar.flush()
             if reached is not None:
                 return reached
@@ -210,6 +219,9 @@ class _Run:
             if not self.publisher.publish(message.topic, message.payload, self.stop):
                 return message.at_us
             self.truth.sent(message.expected)
+            fact = self.held.pop(message.truth_id, None)
+            if fact is not None:
+                self.truth.fact(fact)
             bar.advance()
         bar.flush()
         return None

@@ -88,11 +88,13 @@ class Context:
 
     def _tell_stations(self, shown: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
         """Send the stations whose state or alert changed since the last look; return what is shown now."""
-        states = self.stations.states()
+        states = self.stations.states(headlines=False)
         marks = {k: (s["state"], s["alert_level"], s["unacknowledged"]) for k, s in states.items()}
-        changed = [{"id": k, **states[k]} for k, mark in marks.items() if k in shown and shown[k] != mark]
+        changed = [k for k, mark in marks.items() if k in shown and shown[k] != mark]
         if changed:
-            self.live.fanout.send(event("stations", orjson.dumps({"stations": changed})))
+            heads = self.stations.headlines(changed)
+            told = [{"id": k, **states[k], "headline": heads[k]} for k in changed]
+            self.live.fanout.send(event("stations", orjson.dumps({"stations": told})))
         return marks
 
 

@@ -11,6 +11,7 @@ import orjson
 import structlog
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
+from sse_starlette.sse import SendTimeoutError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
@@ -88,6 +89,8 @@ class Guard:
                 await _answer(421, "wrong_host", zh, en)(scope, receive, guarded)
             else:
                 await self._app(scope, receive, guarded)
+        except SendTimeoutError:
+            _LOG.info("slow_client_cut", path=scope["path"])
         except Exception:
             # Without local variables, which a pretty traceback would print: they hold payloads and tokens.
             _LOG.error("request_failed", path=scope["path"], traceback=traceback.format_exc())

@@ -34,7 +34,7 @@ COLUMNS: Final = ("station", "property", "channel", "time_ms", "value", "flag", 
 EVENT_ROWS: Final = 5000
 """Rows of one event at most; of more, the newest are told, and the page's chart asks the store anyway."""
 _BATCH: Final = 16
-_EVERY_S: Final = 0.08
+_EVERY_S: Final = 0.05
 """Events of readings are at least so far apart; the first after a pause goes out at once."""
 _WAIT_S: Final = 0.1
 _RETRY_S: Final = 1.0

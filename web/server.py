@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 STATIC: Final = Path(__file__).parent / "static"
 _STOP_S: Final = 1
+_STUCK_MS: Final = 30_000
 _START_S: Final = 15.0
 _ROUTERS: Final = (catalogue, readings, alerts, quarantine, service_api, stream)
 # Machines differ in what they know of these, and a module served as anything else is refused by the browser.
@@ -188,4 +189,7 @@ def _listen(host: str, port: int) -> socket.socket:
     # asyncio sets this only on sockets that name their protocol, which these do not; without it each answer, and each
     # event of a stream, waits up to 40 ms for the other side's acknowledgement.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if (user_timeout := getattr(socket, "TCP_USER_TIMEOUT", None)) is not None:  # Linux
+        # A client that acknowledges but never reads would keep a closed connection, and its buffer, for ever.
+        listening.setsockopt(socket.IPPROTO_TCP, user_timeout, _STUCK_MS)
     return listening

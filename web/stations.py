@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from qingtu.clock import MINUTE, SECOND
+from qingtu.properties import load_properties
 from qingtu.records import Flag
 from web import words
 from web.latest import NEVER
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
     from qingtu.app import Service
     from qingtu.catalogue import Catalogue
     from qingtu.catalogue_model import Station
@@ -61,6 +66,29 @@ class Table:
         return table
 
 
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Which series belong to which station, looked up once for as long as no series is added.
+
+    Attributes:
+        station: int64 (series,), index into ``names``.
+        names: ids of the stations that series were seen of.
+        main: (station, property) → row of its main series.
+    """
+
+    station: NDArray[np.int64]
+    names: list[str]
+    main: dict[tuple[str, str], int]
+
+    @classmethod
+    def of(cls, keys: list[tuple[str, str, str]]) -> Index:
+        """Make the index of series, given as (station, property, channel)."""
+        number: dict[str, int] = {}
+        station = np.array([number.setdefault(key[0], len(number)) for key in keys], np.int64)
+        main = {(s, p): i for i, (s, p, channel) in enumerate(keys) if channel == "main"}
+        return cls(station, list(number), main)
+
+
 class Stations:
     """Answers what the map asks. Any thread may call."""
 
@@ -68,9 +96,10 @@ class Stations:
         self._service = service
         self._live = live
         self._table = Table.of(service.catalogue)
+        self._index = Index.of([])
 
-    def states(self) -> dict[str, dict[str, Any]]:
-        """Return by station: state, heard_ms, alert_level, unacknowledged, headline.
+    def states(self, *, headlines: bool = True) -> dict[str, dict[str, Any]]:
+        """Return by station: state, heard_ms, alert_level, unacknowledged and, when wanted, headline.
 
         ``unheard``: nothing came yet. ``silent``: a silence alert stands, or nothing was heard for three intervals
         and ten minutes while its route was heard. ``failing``: at least half of its latest readings have flag 4 or 9.
@@ -81,9 +110,12 @@ class Stations:
         gateway = self._service.gateway
         hearing = gateway.hearing() if gateway is not None else {}
         keys, arrays = self._live.readings()
-        heard, series, bad = self._by_station(keys, arrays)
+        index = self._index
+        if len(index.station) != len(keys):
+            index = self._index = Index.of(keys)
+        heard, series, bad = self._by_station(index, arrays)
         marks = _marks(self._live.active_alerts(), {r.id for r in catalogue.rules if r.kind == "silence"})
-        out = {}
+        out: dict[str, dict[str, Any]] = {}
         for ident in catalogue.stations:
             level, unacknowledged, silence = marks.get(ident, (0, False, False))
             at = heard.get(ident)
@@ -99,9 +131,17 @@ class Stations:
                 "heard_ms": None if at is None else at // 1000,
                 "alert_level": level,
                 "unacknowledged": unacknowledged,
-                "headline": self._headline(ident, table),
             }
+            if headlines:
+                out[ident]["headline"] = self._headline(ident, table, index, arrays)
         return out
+
+    def headlines(self, idents: Iterable[str]) -> dict[str, dict[str, Any] | None]:
+        """Return the value that stands for each of some stations, None where there is none."""
+        keys, arrays = self._live.readings()
+        index = self._index if len(self._index.station) == len(keys) else Index.of(keys)
+        table = self._use()
+        return {ident: self._headline(ident, table, index, arrays) for ident in idents}
 
     def features(self) -> list[dict[str, Any]]:
         """Return the stations as GeoJSON features (RFC 7946: longitude, latitude)."""
@@ -125,15 +165,13 @@ class Stations:
         return self._table
 
     def _by_station(
-        self, keys: list[tuple[str, str, str]], arrays: dict[str, Any]
+        self, index: Index, arrays: dict[str, Any]
     ) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
         """Return by station: when it was heard (µs UTC), its series with a reading, and those with a bad latest one."""
-        number: dict[str, int] = {}
-        of = np.array([number.setdefault(key[0], len(number)) for key in keys], np.int64)
-        newest = np.full(len(number), NEVER, np.int64)
+        of, names = index.station, index.names
+        newest = np.full(len(names), NEVER, np.int64)
         np.maximum.at(newest, of, arrays["heard"])
         bad = (arrays["flag"] == Flag.FAIL) | (arrays["flag"] == Flag.MISSING)
-        names = list(number)
         heard = {name: int(at) for name, at in zip(names, newest.tolist(), strict=True) if at != NEVER}
         for name, at in self._live.events_heard().items():
             heard[name] = max(at, heard.get(name, at))
@@ -141,18 +179,19 @@ class Stations:
         bad_ = dict(zip(names, np.bincount(of[bad], minlength=len(names)).tolist(), strict=True))
         return heard, all_, bad_
 
-    def _headline(self, ident: str, table: Table) -> dict[str, Any] | None:
-        prop = table.headline[ident]
-        number = self._service.catalogue.series_index(ident, prop) if prop else None
-        reading = self._live.series((ident, prop, "main")) if prop else None
-        if number is None or reading is None:
+    @staticmethod
+    def _headline(ident: str, table: Table, index: Index, arrays: dict[str, Any]) -> dict[str, Any] | None:
+        prop = table.headline.get(ident)
+        at = index.main.get((ident, prop)) if prop else None
+        if prop is None or at is None:
             return None
+        value = float(arrays["value"][at])
         return {
             "property": prop,
-            "value": reading["value"],
-            "unit_label": words.unit_label(self._service.catalogue.series[number].unit),
-            "flag": reading["flag"],
-            "time_ms": reading["time_us"] // 1000,
+            "value": None if np.isnan(value) else value,
+            "unit_label": words.unit_label(load_properties()[prop].unit),
+            "flag": int(arrays["flag"][at]),
+            "time_ms": int(arrays["time"][at]) // 1000,
         }
 
 

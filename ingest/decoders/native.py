@@ -72,8 +72,8 @@ def decode(payloads: Sequence[bytes], devices: Sequence[str]) -> Decoded:
             body = loads(payload)
         except orjson.JSONDecodeError:
             body = None
-        # The usual message, inline: an object of known shape with an epoch time in ms and readings, nothing else.
-        if type(body) is dict and len(body) == 2:
+        # The usual message, inline: an object of known shape with an epoch time in ms, readings and perhaps a counter.
+        if type(body) is dict and (len(body) == 2 or (len(body) == 3 and "seq" in body)):
             time, readings = body.get("time"), body.get("readings")
             if type(time) is int and _MS[0] <= time < _MS[1] and type(readings) is dict:
                 codes = shapes.get(tuple(readings))

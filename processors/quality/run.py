@@ -10,6 +10,7 @@ import numpy as np
 from processors.plan import Plan, carry
 from processors.quality import CHECKS
 from qingtu.contracts import CheckInput
+from qingtu.grouped import NEVER, advance, follows, last_of_each
 from qingtu.records import Flag
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ _LAST: Final = np.array(
     [(0, np.nan, Flag.NOT_EVALUATED, 0)],
     np.dtype([("time", "<i8"), ("value", "<f8"), ("flag", "u1"), ("tests", "<u4")]),
 )
-NEVER: Final = -(1 << 62)
-"""Time before all times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +107,10 @@ class Quality:
         fresh = self._fresh(series, time_us, known_us)
         chain = np.flatnonzero(fresh)
         chained = series[chain]
-        follows = np.zeros(len(chain), np.bool_)
-        follows[1:] = chained[1:] == chained[:-1]
+        behind = follows(chained)
         before = np.full(len(chain), -1, np.int64)
-        before[follows] = chain[np.flatnonzero(follows) - 1]
-        last = np.ones(len(chain), np.bool_)
-        last[:-1] = ~follows[1:]
-        data = CheckInput(series, time_us, value, chain, before, last)
+        before[behind] = chain[np.flatnonzero(behind) - 1]
+        data = CheckInput(series, time_us, value, chain, before, last_of_each(chained))
         rank = np.zeros(len(series), np.uint8)
         tests = np.zeros(len(series), np.uint32)
         late_rank = np.zeros(len(chain), np.uint8)
@@ -140,19 +136,7 @@ class Quality:
         self, series: NDArray[np.int32], time_us: NDArray[np.int64], known_us: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
         """Say which readings are newer than all before in their series and not delayed; move ``newest``."""
-        newest = np.maximum(time_us, self.newest[series])
-        step = 1
-        # Running maximum within each series by doubling: as many rounds as the longest run has binary digits.
-        while step < len(series) and (same := series[step:] == series[:-step]).any():
-            np.maximum(newest[step:], np.where(same, newest[:-step], NEVER), out=newest[step:])
-            step *= 2
-        before = self.newest[series]
-        follows = np.zeros(len(series), np.bool_)
-        follows[1:] = series[1:] == series[:-1]
-        before[1:] = np.where(follows[1:], newest[:-1], before[1:])
-        last = np.ones(len(series), np.bool_)
-        last[:-1] = ~follows[1:]
-        self.newest[series[last]] = newest[last]
+        before = advance(series, time_us, self.newest)
         fresh: NDArray[np.bool_] = (time_us > before) & (known_us - time_us <= self._plan.delay_us[series])
         return fresh
 

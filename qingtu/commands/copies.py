@@ -47,14 +47,16 @@ def backup(
     """
     if target.exists():
         raise typer.BadParameter(f"{target} is there already / 已存在")
-    with reach(settings_of(file, data)) as client:
+    settings = settings_of(file, data)
+    with reach(settings) as client:
         made = client.post("/api/backup", {})
+        folder = settings.data / "backups" / made["name"]  # the service may have another working folder
         try:
             target.absolute().parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(made["folder"], target)
+            shutil.move(folder, target)
         except OSError as error:
             raise StartError(
-                f"备份已在 {made['folder']}, 但无法移到 {target} / the back-up was made in {made['folder']}, but "
+                f"备份已在 {folder}, 但无法移到 {target} / the back-up was made in {folder}, but "
                 f"cannot be moved to {target}: {error.strerror}"
             ) from error
     out().print(f"已备份 / backed up: {target} ({made['bytes']:,} bytes)", soft_wrap=True)

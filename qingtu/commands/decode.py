@@ -30,6 +30,8 @@ from qingtu.records import Flag
 from qingtu.records import decode as decode_frame
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qingtu.catalogue import Catalogue as Loaded
     from qingtu.catalogue import DeviceEntry
     from qingtu.contracts import Decoded
@@ -139,11 +141,12 @@ def located(
     rows = decode_frame(builder.build(catalogue.version, now_us)).sections["rows"]
     output = Output()
     Pass(plan, Quality(plan), rules, limits).run(Messages.of(rows, 0, 1), 0, None, 0, output)
-    return [*_stored(output, catalogue, entry), *_events(output), *_refused(output)]
+    sent = DECODERS[fmt]([payload], [entry.device.id]).names
+    fields = {entry.fields[name].series_index: name for name in sent if name in entry.fields}
+    return [*_stored(output, catalogue, fields), *_events(output), *_refused(output)]
 
 
-def _stored(output: Output, catalogue: Loaded, entry: DeviceEntry) -> list[dict[str, Any]]:
-    fields = {field.series_index: name for name, field in entry.fields.items()}
+def _stored(output: Output, catalogue: Loaded, fields: Mapping[int, str]) -> list[dict[str, Any]]:
     lines = []
     for _, columns in output.readings:
         names = ("series", "time", "value", "flag", "tests")

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from qingtu.settings import RouteSettings, Settings
+from web.words import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -136,13 +137,27 @@ def commands(root: Any, path: str = "qingtu") -> Iterator[tuple[str, click.Comma
 
 def write(root: Path) -> None:
     """Write the three files into a checkout."""
-    for name, text in pages().items():
+    for name, text in pages(root).items():
         (root / name).write_text(text, encoding="utf-8")
 
 
-def pages() -> dict[str, str]:
-    """Return path in the repository → content."""
-    return {"docs/settings.md": settings_page(), "docs/cli.md": cli_page(), "qingtu.toml": sample()}
+def pages(root: Path) -> dict[str, str]:
+    """Return path in the repository → content; of a page that people write, only the marked part is made here."""
+    made = {"docs/settings.md": settings_page(), "docs/cli.md": cli_page(), "qingtu.toml": sample()}
+    begin, end = "<!-- reasons: made by python -m qingtu.commands.reference -->\n", "<!-- end of reasons -->\n"
+    name = "docs/quarantine-and-ledger.md"
+    head, _, rest = (root / name).read_text(encoding="utf-8").partition(begin)
+    made[name] = head + begin + reasons() + end + rest.partition(end)[2]
+    return made
+
+
+def reasons() -> str:
+    """Return the table of reason codes."""
+    rows = [
+        f"| `{code}` | {zh} · {en} | {_cell(advice_zh)} · {_cell(advice_en)} |"
+        for code, (zh, en, advice_zh, advice_en) in REASONS.items()
+    ]
+    return "\n".join(["| code | 原因 reason | 处置 what to do |", "| --- | --- | --- |", *rows]) + "\n"
 
 
 def _routes() -> list[str]:

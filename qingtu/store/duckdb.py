@@ -18,6 +18,7 @@ import structlog
 from qingtu.clock import DAY
 from qingtu.contracts import Applied, Progress
 from qingtu.errors import QingtuError, RetryLater, StartError, VersionError
+from qingtu.grouped import NEVER
 from qingtu.records import ALERTS, FIGURES, PROCESSED, REJECTED, Frame
 from qingtu.store import books
 from qingtu.store.books import BookEntry, Changes, ManifestKeys
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FIGURE_KEY: Final = ("what", "station", "property", "channel", "start")
-_NEVER: Final = -(1 << 62)
 
 
 class DuckStore(Queries):
@@ -93,7 +93,7 @@ class DuckStore(Queries):
         """Read what is kept in memory beside the tables, as it was committed."""
         db = self._db
         names = SeriesNames(db.execute("SELECT * FROM series").fetchall())
-        newest = np.full(len(names), _NEVER, np.int64)
+        newest = np.full(len(names), NEVER, np.int64)
         found = db.execute("SELECT series, epoch_us(max(time)) AS time FROM readings GROUP BY series").fetchnumpy()
         newest[np.asarray(found["series"], np.int64)] = np.asarray(found["time"], np.int64)
         counts = db.execute("SELECT * FROM ledger").fetchall()

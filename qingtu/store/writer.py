@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from qingtu.clock import DAY
+from qingtu.grouped import NEVER, advance
 from qingtu.records import Cause, Frame, times_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from qingtu.store.books import Changes, ManifestKeys
     from qingtu.store.names import SeriesNames
 
-_NEVER: Final = -(1 << 62)
 _STAMP = pa.timestamp("us")
 _BEFORE: Final = """
 SELECT m.ord, r.value IS NOT DISTINCT FROM m.value AS same_value, r.flag = m.flag AND r.tests = m.tests AS same_flag,
@@ -108,7 +108,7 @@ class Writer:
                 continue
             rows = self._rows(batch)
             if len(self._names) > len(staged.newest):
-                more = np.full(2 * len(self._names) - len(staged.newest), _NEVER, np.int64)
+                more = np.full(2 * len(self._names) - len(staged.newest), NEVER, np.int64)
                 staged.newest = np.concatenate([staged.newest, more])
             fast = self._newer(rows, staged)
             if keys is not None:
@@ -152,17 +152,7 @@ class Writer:
         if (rows.series[order][1:] < rows.series[order][:-1]).any():
             order = order[np.argsort(rows.series[order], kind="stable")]
         series, time = rows.series[order], rows.time[order]
-        running = np.maximum(time, staged.newest[series])
-        step = 1
-        while step < len(series) and (same := series[step:] == series[:-step]).any():
-            np.maximum(running[step:], np.where(same, running[:-step], _NEVER), out=running[step:])
-            step *= 2
-        before = staged.newest[series]
-        follows = series[1:] == series[:-1]
-        before[1:] = np.where(follows, running[:-1], before[1:])
-        last = np.ones(len(series), np.bool_)
-        last[:-1] = ~follows
-        staged.newest[series[last]] = running[last]
+        before = advance(series, time, staged.newest)
         out = np.zeros(len(rows.series), np.bool_)
         out[order] = time > before
         return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +11,9 @@ from ingest.decoders import DECODERS
 from qingtu.catalogue import load_catalogue
 from qingtu.clock import SystemClock, iso
 from tests.cli.conftest import CATALOGUE, inside
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DEVICE = "qd-wx-001"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -90,4 +89,4 @@ def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     else:
         assert process.returncode == 128 + signal.SIGINT
     assert _strays(tmp_path) == []
-    assert [p for p in tmp_path.iterdir() if os.path.exists(p / "broker" / "pid.json")] == []
+    assert [p for p in tmp_path.iterdir() if (p / "broker" / "pid.json").exists()] == []

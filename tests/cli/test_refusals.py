@@ -8,11 +8,14 @@ import shutil
 import socket
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.cli.conftest import CATALOGUE, ROOT, Ran, command, environment, free_ports, inside
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _one_line(ran: Ran) -> str:
@@ -81,20 +84,16 @@ def test_check_passes_what_is_right() -> None:
     assert "no problems" in ran.out
 
 
+_NATIVE = '[[routes]]\nname = "native"\ntopic = "qt/{network}/{device}/up"\n'
+_OPEN = '[[routes]]\nname = "community"\ntopic = "c/{device}"\nnetwork = "qd-community"\n'
+
+
 @pytest.mark.parametrize(
     ("routes", "words"),
     [
-        ('[[routes]]\nname = "native"\ntopic = "qt/{network}/{device}/up"\n', "no such route (native)"),
-        (
-            '[[routes]]\nname = "community"\ntopic = "qt/{network}/{device}/up"\n'
-            '[[routes]]\nname = "native"\ntopic = "a/{network}/{device}"\n',
-            "a private network needs a route that redacts",
-        ),
-        (
-            '[[routes]]\nname = "community"\ntopic = "c/{device}"\nnetwork = "qd-community"\nredact = "native"\n'
-            '[[routes]]\nname = "native"\ntopic = "qt/{network}/{device}/up"\ndecoder = "xml"\n',
-            "no such format",
-        ),
+        (_NATIVE, "no such route (native)"),
+        (_OPEN + _NATIVE, "a private network needs a route that redacts"),
+        (_OPEN + 'redact = "native"\n' + _NATIVE + 'decoder = "xml"\n', "no such format"),
     ],
 )
 def test_check_compares_settings_and_catalogue(tmp_path: Path, routes: str, words: str) -> None:

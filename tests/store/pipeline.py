@@ -88,14 +88,14 @@ class Pipeline:
         """Step one of process, store, derive; waiting for another stage counts as nothing done."""
         try:
             if which == "store":
-                return any([stage.step() for stage in self.stores])
+                return max([stage.step() for stage in self.stores])
             return (self.process if which == "process" else self.derive).step()
         except RetryLater:
             return False
 
     def run(self) -> None:
         """Step everything until there is nothing to do."""
-        while any([self.step(which) for which in ("process", "store", "derive")]):
+        while max([self.step(which) for which in ("process", "store", "derive")]):
             pass
 
     def save(self) -> None:
@@ -116,17 +116,19 @@ class Pipeline:
     def figures(self) -> list[tuple[Any, ...]]:
         """Return (station, property, hour after T0, value, count, expected, valid, reason, position) of all."""
         with self.store.cursor() as db:
-            return db.execute(
+            rows: list[tuple[Any, ...]] = db.execute(
                 "SELECT station, property, (epoch_us(start) - ?) // 3600000000, value, count, expected, valid, reason, "
                 "revision FROM figures ORDER BY ALL",
                 [T0],
             ).fetchall()
+        return rows
 
     def figure_corrections(self) -> list[tuple[Any, ...]]:
         """Return (station, property, hour after T0, old value, new value, old position, new position) of all."""
         with self.store.cursor() as db:
-            return db.execute(
+            rows: list[tuple[Any, ...]] = db.execute(
                 "SELECT station, property, (epoch_us(start) - ?) // 3600000000, old_value, new_value, old_revision, "
                 "new_revision FROM figure_corrections ORDER BY ALL",
                 [T0],
             ).fetchall()
+        return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from typing import TYPE_CHECKING
 
@@ -111,6 +112,28 @@ def test_a_client_that_is_too_slow_is_told_to_come_again() -> None:
     assert len(slow) == 1
     told = [json.loads(line[6:])["n"] for line in b"".join(fast).decode().splitlines() if line.startswith("data: ")]
     assert told == list(range(100))
+
+
+def test_a_client_that_never_reads_holds_up_neither_others_nor_the_end(tmp_path: Path) -> None:
+    """Behind a full socket its queue fills and it is given up; other pages go on, and the server stops."""
+    with running(tmp_path / "data", small_catalogue()) as run:
+        url = httpx.URL(run.url)
+        fanout = run.context.live.fanout
+        with socket.create_connection((url.host, url.port or 80)) as stuck:
+            stuck.sendall(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            until(lambda: len(fanout) == 1)
+            large = event("readings", orjson.dumps({"rows": ["x" * (1 << 20)]}))
+            for _ in range(64):
+                fanout.send(large)
+            assert len(fanout) == 0, "64 MiB are more than a queue and the buffers of a socket hold"
+            other = run.stream()
+            run.send("a", run.now_ms(), pm25=31)
+            other.until(lambda name, _: name == "readings")
+            stopped = threading.Thread(target=run.server.stop)
+            stopped.start()
+            stopped.join(WAIT_S)
+            assert not stopped.is_alive()
+            assert other.ended.wait(WAIT_S)
 
 
 def test_a_client_of_a_loop_that_has_ended_is_given_up() -> None:
