@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from qingtu.errors import ConfigError, Problem
 
+NO_SETTINGS = frozenset(("QINGTU_FAULTS", "QINGTU_HOME", "QINGTU_INFLUXD"))
+"""Variables that are ours but no settings: they choose tests and where built servers stand."""
+
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -136,16 +139,26 @@ class Settings(_Section):
     web: WebSettings = WebSettings()
 
     @model_validator(mode="after")
-    def _together(self) -> Settings:
-        if self.process.dedup_horizon_h <= self.mqtt.session_expiry_h:
-            raise ValueError(
-                f"process.dedup_horizon_h ({self.process.dedup_horizon_h}) must exceed mqtt.session_expiry_h "
-                f"({self.mqtt.session_expiry_h}): the broker may send again what is that old"
-            )
-        names = [r.name for r in self.routes]
-        if len(set(names)) < len(names):
-            raise ValueError(f"routes: names must differ, got {', '.join(names)}")
+    def _consistent(self) -> Settings:
+        if found := _contradictions(self):
+            raise ValueError("; ".join(f"{'.'.join(where)}: {message}" for where, _, message in found))
         return self
+
+
+def _contradictions(settings: Settings) -> list[tuple[tuple[str, ...], str, str]]:
+    """Return (key, value, message) of settings that are right alone but not together."""
+    out: list[tuple[tuple[str, ...], str, str]] = []
+    horizon, expiry = settings.process.dedup_horizon_h, settings.mqtt.session_expiry_h
+    if horizon <= expiry:
+        message = f"must exceed mqtt.session_expiry_h ({expiry}): the broker may send again what is that old"
+        out.append((("process", "dedup_horizon_h"), str(horizon), message))
+    seen: dict[str, int] = {}
+    for number, route in enumerate(settings.routes):
+        if route.name in seen:
+            message = f"route {seen[route.name]} has this name already: names must differ"
+            out.append((("routes", str(number), "name"), repr(route.name), message))
+        seen.setdefault(route.name, number)
+    return out
 
 
 def load_settings(file: Path | None = None, *, environ: dict[str, str] | None = None) -> Settings:
@@ -164,33 +177,64 @@ def load_settings(file: Path | None = None, *, environ: dict[str, str] | None = 
         try:
             text = path.read_text(encoding="utf-8")
             data = tomllib.loads(text)
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise ConfigError([Problem(str(path), 0, "file", str(path), f"cannot be read: {error}")]) from error
         except tomllib.TOMLDecodeError as error:
             found = re.search(r"line (\d+)", str(error))
             line = int(found[1]) if found else 0
             raise ConfigError([Problem(str(path), line, "syntax", "", f"not TOML: {error}")]) from error
-    from_env = _environment(dict(os.environ) if environ is None else environ)
-    for keys in from_env:
-        _put(data, keys, from_env[keys])
+    from_env, problems = _environment(dict(os.environ) if environ is None else environ)
+    for keys, value in from_env.items():
+        _put(data, keys, value)
     try:
-        return Settings.model_validate(data)
+        settings = Settings.model_validate(data)
     except ValidationError as error:
-        raise ConfigError([_problem(e, path, text, from_env) for e in error.errors()]) from error
+        # Contradictions are found by the model too, but only here is it known where the keys stand.
+        errors = [e for e in error.errors() if e["loc"]]
+        problems += [_problem(e, path, text, from_env) for e in errors]
+        problems += [] if errors else _contradicting(data, path, text, from_env)
+        raise ConfigError(problems) from error
+    if problems:
+        raise ConfigError(problems)
+    return settings
 
 
-def _environment(environ: dict[str, str]) -> dict[tuple[str, ...], str]:
-    out = {}
+def _contradicting(data: dict[str, Any], path: Path, text: str, from_env: dict[tuple[str, ...], str]) -> list[Problem]:
+    """Locate what contradicts itself in data whose every key is right alone."""
+    alone = Settings.model_construct(
+        process=ProcessSettings.model_validate(data.get("process", {})),
+        mqtt=MqttSettings.model_validate(data.get("mqtt", {})),
+        routes=tuple(RouteSettings.model_validate(route) for route in data.get("routes", ())),
+    )
+    return [_at(where, value, message, path, text, from_env) for where, value, message in _contradictions(alone)]
+
+
+def _environment(environ: dict[str, str]) -> tuple[dict[tuple[str, ...], str], list[Problem]]:
+    out: dict[tuple[str, ...], str] = {}
+    problems = []
     for name, value in sorted(environ.items()):
+        if not name.startswith("QINGTU_") or name in NO_SETTINGS:
+            continue
         keys = tuple(name.removeprefix("QINGTU_").lower().split("__"))
-        if name.startswith("QINGTU_") and keys[0] in Settings.model_fields:
+        if keys[0] in Settings.model_fields:
             out[keys] = value
-    return out
+            continue
+        near = difflib.get_close_matches(keys[0], list(Settings.model_fields), 1)
+        hint = f"; did you mean QINGTU_{'__'.join((near[0], *keys[1:])).upper()}?" if near else ""
+        allowed = ", ".join(f"QINGTU_{key.upper()}" for key in Settings.model_fields)
+        problems.append(
+            Problem("environment", 0, name, repr(value)[:80], f"no such setting{hint} (allowed: {allowed})")
+        )
+    return out, problems
 
 
 def _put(data: dict[str, Any], keys: tuple[str, ...], value: str) -> None:
+    """Set a value. Where the file has something else than a table in its way, the model will say so."""
     for key in keys[:-1]:
-        data = data.setdefault(key, {})
+        inner: Any = data.setdefault(key, {})
+        if not isinstance(inner, dict):
+            return
+        data = inner
     data[keys[-1]] = value
 
 
@@ -198,19 +242,27 @@ def _problem(
     error: Any, path: Path, text: str, from_env: dict[tuple[str, ...], str]
 ) -> Problem:  # pydantic's ErrorDetails
     where = tuple(str(part) for part in error["loc"])
-    key = ".".join(where) or "settings"
-    value = repr(error["input"])[:80] if where else ""
+    value = repr(error["input"])[:80]
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         allowed = sorted(_allowed(where[:-1]))
         near = difflib.get_close_matches(where[-1], allowed, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         message = f"no such setting{hint} (allowed: {', '.join(allowed)})"
+    elif error["type"] in ("model_type", "model_attributes_type"):
+        message = f"must be a table with {', '.join(sorted(_allowed(where)))}"
     elif error["type"] != "value_error":
         message = f"{message} ({_describe(where)})"
+    return _at(where, value, message, path, text, from_env)
+
+
+def _at(
+    where: tuple[str, ...], value: str, message: str, path: Path, text: str, from_env: dict[tuple[str, ...], str]
+) -> Problem:
+    """Say where a key stands: in a variable, at a line of the file, or nowhere, as a default."""
     if where in from_env:
         return Problem("environment", 0, "QINGTU_" + "__".join(where).upper(), value, message)
-    return Problem(str(path), _line_of(text, where), key, value, message)
+    return Problem(str(path), _line_of(text, where), ".".join(where), value, message)
 
 
 def _model_at(where: tuple[str, ...]) -> type[BaseModel] | None:

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 
 from ingest.raw import RawBuilder, Source
@@ -108,12 +109,9 @@ def body(service: Service, seq: int, ago_s: float = 0, **values: float) -> str:
 
 def commands(service: Service) -> list[str]:
     """Names of all commands on raw, in order."""
-    out = []
-    for record in service.bus.read(RAW, 0, 0, 1000):
-        for row in decode(record.data).sections["rows"].to_pylist():
-            if row["kind"] == Kind.COMMAND:
-                out.append(row["payload"].decode().split('"name":"')[1].split('"')[0])
-    return out
+    found = service.bus.read(RAW, 0, 0, 1000)
+    rows = [row for record in found for row in decode(record.data).sections["rows"].to_pylist()]
+    return [orjson.loads(row["payload"])["name"] for row in rows if row["kind"] == Kind.COMMAND]
 
 
 def test_a_clean_stop_leaves_nothing_in_flight(scene: Scene) -> None:
@@ -121,7 +119,7 @@ def test_a_clean_stop_leaves_nothing_in_flight(scene: Scene) -> None:
     service = scene.service()
     service.start()
     for frame in range(20):
-        send(service, "a", *(body(service, frame * 50 + i, 600 - frame, pm25=i) for i in range(50)))
+        send(service, "a", *(body(service, frame * 50 + i, 2000 - 50 * frame - i, pm25=i) for i in range(50)))
     report = scene.stop(service)
     assert report["balanced"]
     assert report["messages"] == {
@@ -262,10 +260,9 @@ def test_a_secret_that_is_too_short_is_refused(scene: Scene) -> None:
     assert scene.service(QINGTU_SECRET_FILE=str(secret)).key == b"long enough to be a key"
 
 
-def _step(service: Service, *which: Callable[[], bool]) -> None:
-    for step in which:
-        while step():
-            pass
+def _to_end(step: Callable[[], bool]) -> None:
+    while step():
+        pass
 
 
 def test_housekeeping_trims_only_what_is_done_with(scene: Scene) -> None:
@@ -284,7 +281,7 @@ def test_housekeeping_trims_only_what_is_done_with(scene: Scene) -> None:
 
     clock.advance(DAY)
     assert keep() == (0, 0)  # nothing was processed
-    _step(service, service.process.step)
+    _to_end(service.process.step)
     assert keep() == (0, 0)  # not stored
     stage = service.stores[0]
     stage.step()  # read, but not committed
@@ -294,7 +291,7 @@ def test_housekeeping_trims_only_what_is_done_with(scene: Scene) -> None:
     assert keep() == (0, 0)
     stage.commit()
     assert keep()[1] == 0  # derive has not read it
-    _step(service, service.derive.step)
+    _to_end(service.derive.step)
     assert keep()[1] == 0  # nor saved
     service.derive.save()
     raw, processed = keep()
@@ -313,7 +310,7 @@ def test_young_frames_stay(scene: Scene) -> None:
     for hour in range(10):
         send(service, "a", body(service, hour, pm25=hour))
         clock.advance(HOUR)
-    _step(service, service.process.step)
+    _to_end(service.process.step)
     service.process.save()
     clock.advance(MINUTE)
     service._settle()
@@ -333,7 +330,7 @@ def test_old_readings_expire(scene: Scene) -> None:
     send(service, "a", body(service, 1, pm25=1))
     clock.advance(4 * DAY)
     send(service, "a", body(service, 2, pm25=2))
-    _step(service, service.process.step)
+    _to_end(service.process.step)
     service._settle()
     service._housekeep()
     assert service.store.count("readings") == 1

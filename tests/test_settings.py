@@ -119,7 +119,8 @@ def test_topics_that_cannot_be_a_route(tmp_path: Path, topic: str, why: str) -> 
 def test_the_horizon_of_duplicates_exceeds_the_session(tmp_path: Path) -> None:
     """What the broker may still send again must still be known; both settings stand in the message."""
     (found,) = problems(tmp_path, "[process]\ndedup_horizon_h = 48\n")
-    assert "process.dedup_horizon_h (48) must exceed mqtt.session_expiry_h (48)" in found.message
+    assert (found.line, found.key, found.value) == (2, "process.dedup_horizon_h", "48")
+    assert "must exceed mqtt.session_expiry_h (48)" in found.message
     assert load(tmp_path, "[process]\ndedup_horizon_h = 49\n").process.dedup_horizon_h == 49
 
 
@@ -127,7 +128,35 @@ def test_route_names_differ(tmp_path: Path) -> None:
     """Frames and the catalogue name routes."""
     route = '[[routes]]\nname = "same"\ntopic = "a/{device}"\n'
     (found,) = problems(tmp_path, route * 2)
-    assert "names must differ, got same, same" in found.message
+    assert (found.line, found.key, found.value) == (5, "routes.1.name", "'same'")
+    assert "names must differ" in found.message
+
+
+def test_a_variable_that_is_no_setting(tmp_path: Path) -> None:
+    """A mistyped variable must not be taken for set; the message says what was meant."""
+    with pytest.raises(ConfigError) as raised:
+        load(tmp_path, "", QINGTU_MQT__PORT="1885")
+    (found,) = raised.value.problems
+    assert (found.file, found.key) == ("environment", "QINGTU_MQT__PORT")
+    assert "did you mean QINGTU_MQTT__PORT?" in found.message
+
+
+def test_a_value_where_a_table_belongs(tmp_path: Path) -> None:
+    """Also when a variable wants to go into it."""
+    with pytest.raises(ConfigError) as raised:
+        load(tmp_path, "mqtt = 5\n", QINGTU_MQTT__PORT="1885")
+    (found,) = raised.value.problems
+    assert (found.line, found.key, found.value) == (1, "mqtt", "5")
+    assert "must be a table with" in found.message
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    """One problem that names the file."""
+    file = tmp_path / "qingtu.toml"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError) as raised:
+        load_settings(file, environ={})
+    assert raised.value.problems[0].file == str(file)
 
 
 def test_a_file_that_is_not_toml(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ class Monitor:
         state = self._judge(problems, stages, now_us)
         if state != self._state:
             self._state, self._since_us = state, now_us
-        broker = service.broker
+        broker, p99 = service.broker, live.latency_p99_ms()
         kind, zh, en = (broker.kind, broker.note_zh, broker.note_en) if broker is not None else _NO_BROKER
         return {
             "state": state,
@@ -96,7 +96,7 @@ class Monitor:
             "now_ms": now_us // 1000,
             "problems": problems,
             "rate_per_s": round(live.rate_per_s(), 2),
-            "latency_p99_ms": live.latency_p99_ms(),
+            "latency_p99_ms": None if p99 is None else round(p99, 1),
             "broker": {"kind": kind, "zh": zh, "en": en},
             "in_flight": report["messages"]["in_flight"],
             "quarantined": report["messages"]["quarantined"],

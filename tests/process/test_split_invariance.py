@@ -75,7 +75,7 @@ def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
                 st.sampled_from([("a", "pm25"), ("a", "pm25"), ("c", "pm25"), ("a", "air_temperature")])
             )
             value = draw(st.sampled_from([10, 10, 60, 80, 80, 120, 160, 160, 210, 260, 400, 600, -3, -6, None]))
-            late = draw(st.sampled_from([0, 0, 0, 0, 30, 60, 700]))
+            late = draw(st.sampled_from([0, 0, 0, 0, 0, 30, 60, 700, -1e6]))
             rows.append(reading(device, at - late, at, **{name: value}))
         elif what < 14:
             connection += draw(st.integers(0, 4)) == 0

@@ -145,9 +145,9 @@ class Running:
         """The service's clock."""
         return self.service.clock.now_us() // 1000
 
-    def publish(self, device: str, *bodies: Any, network: str = "n") -> None:
-        """Take messages as the gateway does and make them durable, all in one frame."""
-        now = self.service.clock.now_us()
+    def publish(self, device: str, *bodies: Any, network: str = "n", received_ms: int | None = None) -> None:
+        """Take messages as the gateway does, now or at another time, and make them durable, all in one frame."""
+        now = self.service.clock.now_us() if received_ms is None else received_ms * 1000
         for body in bodies:
             self._packet += 1
             payload = body if isinstance(body, bytes) else orjson.dumps(body)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import pytest
+
+from tests.web.conftest import until
 
 if TYPE_CHECKING:
     from tests.web.conftest import Running
@@ -45,6 +49,44 @@ def test_a_unit_in_the_payload_and_a_time_of_receipt(run: Running) -> None:
     assert (steps["convert"]["unit_sent"], steps["convert"]["unit_from"]) == ("mg/m3", "payload")
     assert steps["convert"]["value"] == pytest.approx(50)
     assert steps["decode"]["time"] == "received"
+
+
+def test_a_time_without_a_zone_is_read_in_the_stations_zone(run: Running) -> None:
+    """Local time in the payload: the reading is found again, with the zone that was taken."""
+    at = run.now_ms() // 1000 * 1000
+    local = datetime.fromtimestamp(at / 1000, ZoneInfo("Asia/Shanghai")).replace(tzinfo=None).isoformat()
+    run.publish("a", {"time": local, "readings": {"pm25": 44}})
+    run.settle()
+    steps = _steps(run, "A", at)
+    assert steps["locate"]["timezone"] == "Asia/Shanghai"
+    assert steps["convert"]["agrees"] is True
+
+
+def test_a_reading_that_was_driven_again(run: Running) -> None:
+    """Its bytes are those of the row that drove it again, with the shift that made its time possible."""
+    at = run.now_ms() // 1000 * 1000
+    run.publish("a", {"time": at + 3_600_000, "readings": {"pm25": 12}})
+    run.settle()
+    ident = run.get("quarantine")["rows"][0]["id"]
+    assert run.post("quarantine/redrive", {"ids": [ident], "shift_s": -3600}).status_code == 202
+    run.settle()
+    steps = _steps(run, "A", at)
+    assert (steps["raw"]["shift_s"], f"0:{steps['raw']['redrive_of']}") == (-3600, ident)
+    assert steps["convert"]["agrees"] is True
+
+
+def test_the_figure_and_the_alert_that_a_reading_entered(run: Running) -> None:
+    """An hour that is over has its figure; an alert that the reading opened is named."""
+    at = run.now_ms()
+    run.send("a", at, pm25=180)
+    hour = at // 3_600_000 * 3_600_000 - 7_200_000
+    run.send("a", hour, pm25=20)
+    run.settle()
+    until(lambda: bool(run.get("figures", station="A", property="pm25")["rows"]))
+    figure = _steps(run, "A", hour)["figures"]["figures"][0]
+    assert (figure["start_ms"], figure["value"], figure["reason"]) == (hour, 20, "too_few")
+    (opened,) = _steps(run, "A", at)["alerts"]["transitions"]
+    assert (opened["state"], opened["limit"]) == ("open", 150)
 
 
 def test_a_sentinel_is_missing(run: Running) -> None:

@@ -1,0 +1,273 @@
+"""Acts and what follows from them: alerts, quarantine, back-up, reload; and faults that are told."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from ingest.raw import raw_frame, tick_row
+from qingtu.app import Options, Service
+from qingtu.errors import RetryLater, StartError
+from qingtu.settings import Settings
+from qingtu.store.duckdb import DuckStore
+from tests.web.conftest import HOSTILE, Running, running, small_catalogue, until
+from web.guard import CSP
+from web.server import WebServer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MINUTE_MS = 60_000
+
+
+def test_acts_need_the_token_of_a_person(run: Running) -> None:
+    """401 without, 403 with a wrong one; nothing is written in either case."""
+    before = run.service.bus.end("raw", 0)
+    acts = ("alerts/x/acknowledge", "alerts/x/comment", "quarantine/redrive", "reload", "audit", "backup")
+    for path in acts:
+        for header, status, code in (
+            ({"X-None": ""}, 401, "no_token"),
+            ({"Authorization": "Basic eDp5"}, 401, "no_token"),
+            ({"Authorization": "Bearer"}, 401, "no_token"),
+            ({"Authorization": "Bearer nonsense"}, 403, "bad_token"),
+        ):
+            answer = run.http.post(f"/api/{path}", json={"note": "x"}, headers=header)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), path
+    rows = [run.service.raw_row(offset << 16) for offset in range(before, run.service.bus.end("raw", 0))]
+    assert all(row["kind"] == 1 for row in rows), "only ticks came in between"
+
+
+def test_an_alert_is_acknowledged_commented_and_ends(run: Running) -> None:
+    """Each act names the person, comes back on the stream, and is refused once the alert has ended."""
+    at = run.now_ms()
+    stream = run.stream()
+    run.send("a", at, pm25=180)
+    opened = stream.until(lambda name, _: name == "alerts")["alerts"][0]
+    assert (opened["state"], opened["level"], opened["level_key"], opened["value"]) == ("open", 3, "orange", 180)
+    assert (opened["rule_zh"], opened["unit_label"], opened["limit"]) == ("尘", "µg/m³", 150)
+    ident = opened["id"]
+    answer = run.post(f"alerts/{ident}/acknowledge", {"note": " 已派人 "})
+    assert (answer.status_code, answer.json()["who"]) == (202, "operator")
+    seen = stream.until(lambda name, data: name == "alerts" and data["alerts"][0]["state"] == "acknowledged")
+    acknowledged = seen["alerts"][0]
+    assert (acknowledged["who"], acknowledged["note"], acknowledged["value"]) == ("operator", "已派人", 180)
+    assert acknowledged["changed_ms"] >= opened["changed_ms"]
+    assert acknowledged["evidence"] == opened["evidence"] != {}
+    assert run.post(f"alerts/{ident}/comment", {"note": "到场"}).status_code == 202
+    stream.until(lambda name, data: name == "alerts" and data["alerts"][0]["note"] == "到场")
+    assert run.post(f"alerts/{ident}/comment", {"note": " "}).status_code == 422
+    run.settle()
+    assert run.get("alerts")["alerts"][0]["note"] == "到场"
+    run.send("a", at + MINUTE_MS, pm25=20)
+    stream.until(lambda name, data: name == "alerts" and data["alerts"][0]["state"] == "resolved")
+    run.settle()
+    assert run.get("alerts")["alerts"] == []
+    ended = run.get("alerts", state="all")["alerts"][0]
+    assert (ended["state"], ended["level"], ended["who"]) == ("resolved", 3, "operator")
+    states = [t["state"] for t in run.get(f"alerts/{ident}")["transitions"]]
+    assert states == ["open", "acknowledged", "comment", "resolved"]
+    assert run.post(f"alerts/{ident}/acknowledge", {"note": ""}).status_code == 409
+    assert run.post("alerts/nobody/acknowledge", {"note": ""}).status_code == 404
+
+
+def test_the_store_tells_alerts_as_the_live_view_does(run: Running) -> None:
+    """After the commit both give the same rows, whatever was done by hand in between."""
+    run.send("a", run.now_ms() - MINUTE_MS, pm25=160)
+    run.send("b", run.now_ms() - MINUTE_MS, dust=0.3)
+    run.settle()
+    for alert, name in zip(run.get("alerts")["alerts"], ("acknowledge", "comment"), strict=True):
+        assert run.post(f"alerts/{alert['id']}/{name}", {"note": name}).status_code == 202
+    run.send("a", run.now_ms(), pm25=100)
+    run.settle()
+    live = run.context.live.active_alerts()
+    stored = run.service.store.alerts(active=True)
+    assert len(live) == 2
+    for mine, theirs in zip(live, stored, strict=True):
+        assert {k: str(mine[k]) for k in theirs} == {k: str(v) for k, v in theirs.items()}
+
+
+def test_quarantine_shows_the_bytes_and_sends_them_again(run: Running) -> None:
+    """A message of a wrong clock is listed, shown as text and hex, driven again with a shift, and then is stored."""
+    at = run.now_ms()
+    run.publish("a", {"time": at + 86_400_000, "readings": {"pm25": 12}})
+    run.publish("ghost", b'<b>{"readings"\xff')
+    run.settle()
+    listed = run.get("quarantine")
+    assert {(c["reason"], c["count"]) for c in listed["counts"]} == {("clock_wrong", 1), ("bad_json", 1)}
+    ghost = next(row for row in listed["rows"] if row["device"] == "ghost")
+    shown = run.get(f"quarantine/{ghost['id']}")
+    assert shown["payload_text"] == '<b>{"readings"\\xff'
+    assert bytes.fromhex(shown["payload_hex"]) == b'<b>{"readings"\xff'
+    assert shown["advice_zh"]
+    assert shown["redriven"] is None
+    wrong = run.get("quarantine", reason="clock_wrong")["rows"]
+    assert len(wrong) == 1
+    answer = run.post("quarantine/redrive", {"ids": [wrong[0]["id"]], "reason": None, "shift_s": -86_400})
+    assert (answer.status_code, answer.json()) == (202, {"count": 1})
+    run.settle()
+    assert run.get("series", station="A", property="pm25")["values"] == [12]
+    assert run.get(f"quarantine/{wrong[0]['id']}")["redriven"]["outcome"] == "stored"
+    assert run.get("ledger")["messages"]["quarantined"] == 1
+    assert run.post("quarantine/redrive", {"ids": [wrong[0]["id"]]}).status_code == 404
+    assert run.post("quarantine/redrive", {"ids": ["x"]}).status_code == 404
+    assert run.post("quarantine/redrive", {"shift_s": 1e12}).status_code == 422
+
+
+def test_ledger_and_status_balance(run: Running) -> None:
+    """The sum of the strip is that of the ledger; nothing is in flight when all is stored."""
+    at = run.now_ms()
+    run.send("a", at, pm25=12)
+    run.send("a", at, pm25=12)
+    run.publish("ghost", {"readings": {"pm25": 1}})
+    run.settle()
+    ledger = run.get("ledger")
+    assert ledger["balanced"] is True
+    assert ledger["messages"] == {
+        "received": 3, "stored": 1, "duplicate": 1, "quarantined": 1, "ignored": 0, "in_flight": 0,
+    }  # fmt: skip
+    assert sum(row["received"] for row in ledger["by"]) == 3
+    assert all(row["hour_ms"] % 3_600_000 == 0 for row in ledger["by"])
+    status = run.context.monitor.look()
+    assert status["problems"] == []
+    assert status["broker"]["kind"] == "none"
+    assert {stage["name"] for stage in status["stages"]} == {
+        "process", "derive", "live", "store-processed", "store-alerts", "store-rejected", "store-figures",
+    }  # fmt: skip
+    audit = run.post("audit").json()
+    assert audit["agrees"] is True
+
+
+def test_backup_is_a_store_that_opens(run: Running) -> None:
+    """A back-up while running holds store, bus and catalogues, and is refused under a name that is taken."""
+    run.send("a", run.now_ms(), pm25=12)
+    run.settle()
+    made = run.post("backup", {"name": "monday"})
+    assert made.status_code == 201
+    folder = run.service.settings.data / "backups" / "monday"
+    store = DuckStore(folder / "qingtu.duckdb")
+    try:
+        assert store.count("readings") == 1
+    finally:
+        store.close()
+    assert {"bus/raw.db", "bus/derived.db", "qingtu.duckdb"} < set(made.json()["files"])
+    assert not (folder / "tokens").exists()
+    assert run.post("backup", {"name": "monday"}).status_code == 409
+    assert run.post("backup", {"name": "../up"}).status_code == 422
+
+
+def test_reload_of_a_wrong_catalogue_changes_nothing(tmp_path: Path) -> None:
+    """409 with every problem's file and line; the old catalogue stays in use."""
+    folder = tmp_path / "stations"
+    folder.mkdir()
+    (folder / "a.yaml").write_text("networks: [{id: n, zh: 网, en: Net}]\nstations: [{id: X}]\n", encoding="utf-8")
+    with running(tmp_path / "data", small_catalogue(), {"catalogue": folder}) as run:
+        before = run.service.catalogue.version
+        answer = run.post("reload")
+        assert answer.status_code == 409
+        error = answer.json()["error"]
+        assert error["code"] == "bad_catalogue"
+        assert any(problem["line"] == 2 for problem in error["problems"])
+        assert run.get("catalogue")["version"] == before
+
+
+def test_a_silent_station_is_told(run: Running) -> None:
+    """Heard two days ago, and its route was heard since: a silence alert stands, and the station is silent."""
+    day = 86_400_000
+    at = run.now_ms() - 2 * day
+    run.publish("a", {"time": at, "readings": {"pm25": 12}}, received_ms=at)
+    run.settle()
+    frame = raw_frame(
+        [tick_row(run.now_ms() * 1000, {"native": (at + 1) * 1000})], gateway="g", catalogue=None,
+        clock_us=run.now_ms() * 1000,
+    )  # fmt: skip
+    run.service.bus.append("raw", 0, [frame]).result()
+    run.settle()
+    until(lambda: len(run.get("alerts")["alerts"]) == 3)
+    found = {f["id"]: f["properties"] for f in run.get("stations")["features"]}
+    assert (found["A"]["state"], found["A"]["alert_level"], found["A"]["unacknowledged"]) == ("silent", 3, True)
+    assert found["A"]["heard_ms"] == at
+    assert found["C"]["state"] == "unheard"
+    alert = next(a for a in run.get("alerts")["alerts"] if a["station"] == "A")
+    assert (alert["property"], alert["value"], alert["rule_en"]) == (None, None, "Quiet")
+
+
+def test_events_are_listed(run: Running) -> None:
+    """An event of a device stands in the list with its attributes, and makes its station heard."""
+    at = run.now_ms()
+    run.publish("c", {"events": [{"kind": "door", "level": 1, "time": at, "attributes": {"open": HOSTILE}}]})
+    run.settle()
+    (found,) = run.get("events")["events"]
+    assert (found["station"], found["kind"], found["time_ms"], found["attributes"]) == (
+        "C",
+        "door",
+        at,
+        {"open": HOSTILE},
+    )
+    states = {f["id"]: f["properties"]["state"] for f in run.get("stations")["features"]}
+    assert states["C"] == "ok"
+
+
+def test_a_fault_of_ours_tells_no_details(run: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """500 with the usual shape and headers; what went wrong is in the log alone."""
+
+    def broken() -> Any:
+        raise ValueError("payload with a secret")
+
+    monkeypatch.setattr(run.service.ledger, "report", broken)
+    answer = run.http.get("/api/ledger")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
+    assert "secret" not in answer.text
+    assert answer.headers["content-security-policy"] == CSP
+
+
+def test_a_store_or_bus_that_refuses_now_is_503(run: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can be tried again says so, and when."""
+
+    def later(*_: Any) -> Any:
+        raise RetryLater("only 1 MiB free", retry_after_s=7)
+
+    run.send("a", run.now_ms(), pm25=160)
+    run.settle()
+    ident = run.get("alerts")["alerts"][0]["id"]
+    monkeypatch.setattr(run.service, "command", later)
+    answer = run.post(f"alerts/{ident}/acknowledge", {"note": ""})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
+    assert answer.json()["error"]["code"] == "retry_later"
+
+
+def test_only_the_newest_of_very_many_are_told(run: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range beyond the limit gives its newest readings, and says that it was cut."""
+    monkeypatch.setattr("web.api.readings.SERIES_ROWS", 2)
+    at = run.now_ms() - 3 * MINUTE_MS
+    for i in range(3):
+        run.send("a", at + i * MINUTE_MS, pm25=10 + i)
+    run.settle()
+    found = run.get("series", station="A", property="pm25")
+    assert (found["values"], found["truncated"]) == ([11, 12], True)
+
+
+def test_a_taken_port_is_said_with_the_way_out(run: Running, tmp_path: Path) -> None:
+    """One line, both languages, and what to set."""
+    port = httpx.URL(run.url).port
+    other = Service(
+        Settings.model_validate({"data": tmp_path / "other", "web": {"port": port}}),
+        Options(gateway=False),
+        catalogue=small_catalogue(),
+    )
+    try:
+        with pytest.raises(StartError) as refused:
+            WebServer(other).start()
+    finally:
+        other.close()
+    assert "\n" not in str(refused.value)
+    assert f"QINGTU_WEB__PORT={(port or 0) + 1}" in str(refused.value)
+
+
+def test_the_address_and_a_token_are_left_for_the_command_line(run: Running) -> None:
+    """``service.json`` names the running service."""
+    left = json.loads((run.service.settings.data / "service.json").read_text())
+    assert left["url"] == run.url
+    assert left["token"] in run.service.tokens
