@@ -119,7 +119,9 @@ class RouteTable:
                 continue
             parts = found.groupdict()
             route, network = compiled.route, parts.get("network", compiled.route.network or "")
-            private = route.redact is not None or network in self.private_networks
+            # The name of a private network on any level: swapped levels must not leak identifiers.
+            named = {network, *topic.split("/")}
+            private = route.redact is not None or not self.private_networks.isdisjoint(named)
             redactor = route.redact
             if redactor is None and private and route.decoder in REDACTORS:
                 redactor = route.decoder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -202,8 +203,8 @@ class Service:
     def drain(self, timeout_s: float) -> bool:
         """Wait until everything on raw is stored; False when that takes longer."""
         self._hurry.set()
-        deadline = self.clock.now_us() + int(timeout_s * SECOND)
-        while self.clock.now_us() < deadline:
+        deadline = time.monotonic() + timeout_s  # not the clock: it may be set back, or stand
+        while time.monotonic() < deadline:
             with self.workers[0].between:
                 # Between steps: within one, frames are read already that were not sent on yet.
                 read = self.process.next_offset

@@ -96,9 +96,7 @@ class StageLoop:
 
     def _send(self) -> None:
         """Emit what waits: all streams at once, so that the bus can commit them as one group."""
-        tickets = {
-            stream: self._bus.append(stream, self._partition, frames) for stream, frames in self._unsent.items()
-        }
+        tickets = {stream: self._bus.append(stream, self._partition, frames) for stream, frames in self._unsent.items()}
         refused: RetryLater | None = None
         for stream, ticket in tickets.items():
             try:

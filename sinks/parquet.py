@@ -1,7 +1,9 @@
 """Follows ``processed`` into Parquet files, one per day of the phenomenon and frame batch; for those who analyse.
 
-Files hold every revision as it came, so the newest revision of a key is the current one. Written at least once: a
-file is named by the revisions in it, so writing the same frames again replaces it.
+Files hold every revision as it came, so the newest revision of a key is the current one; at equal revisions the one
+with the greater ``cause`` (a message can bring a reading and the verdict about it). Written at least once: a file is
+named by the revisions in it, so writing the same frames again replaces it; in another cut, rows may stand twice, and
+the rule above gives the same.
 """
 
 from __future__ import annotations

@@ -24,7 +24,9 @@ from qingtu.settings import load_settings
 from tests.faults.harness import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from qingtu.records import Frame
 
 IDENTIFIERS = ("6222021234567890123", "鲁B8K1234", "13905321234", "370202199001011234", "王小明明")
 CONTROL = "Control-4711"
@@ -59,7 +61,7 @@ def messages(seq: int) -> list[tuple[str, bytes]]:
         (usual, ",".join(IDENTIFIERS).encode()),
         (usual, b'{"card":"' + IDENTIFIERS[0].encode() + b'","card":"' + IDENTIFIERS[0].encode() + b'"}'),
         (usual, b'{"readings":{"door_open":1},"card":"' + IDENTIFIERS[0].encode() * 30_000 + b'"}'),  # too large
-        (usual, b'{"readings":{"' + IDENTIFIERS[0].encode() * 0 + b'plate":"' + IDENTIFIERS[1].encode() + b'"}}'),
+        (usual, b'{"readings":{"plate":"' + IDENTIFIERS[1].encode() + b'"}}'),
         ("qt/qd-community/unknown/up", good),  # no such device
         ("qt/other/gate/up", b'{"readings":{"door_open":1},"events":[{"kind":"' + CONTROL.encode() + b'"}]}'),
     ]
@@ -118,7 +120,7 @@ def check_files(data: Path) -> int:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """A broker, and a service on a catalogue with a private network."""
-    made = World(tmp_path / "world", stations=1)
+    made = World(tmp_path / "world", stations=1, settings=("QINGTU_FIGURES__TICK_S=0.2",))
     (made.catalogue / "bench.yaml").write_text(CATALOGUE, encoding="utf-8")
     yield made
     made.end()
@@ -135,17 +137,37 @@ def publish(port: int, sent: Sequence[tuple[str, bytes]]) -> None:
     client.loop_stop()
 
 
-def await_raw(data: Path, messages_on_raw: int) -> None:
-    """Wait until so many messages are durable."""
+def await_raw(data: Path, done: Callable[[list[Frame]], bool]) -> None:
+    """Wait until the frames on raw are as wanted."""
     deadline = time.monotonic() + 30
     while True:
         db = sqlite3.connect(f"file:{data / 'bus' / 'raw.db'}?mode=ro", uri=True)
         frames = [decode(row[0]) for row in db.execute("SELECT data FROM frames WHERE stream = 'raw'")]
         db.close()
-        if sum(n for frame in frames for _, _, n in frame.header["counts"]) >= messages_on_raw:
+        if done(frames):
             return
-        assert time.monotonic() < deadline, "messages did not become durable"
+        assert time.monotonic() < deadline, "not within 30 s"
         time.sleep(0.05)
+
+
+def start_and_listen(world: World) -> None:
+    """Start broker and service; a tick tells that the routes are subscribed."""
+    world.start_broker()
+    world.start_service()
+    await_raw(
+        world.data,
+        lambda frames: any(
+            b'"community"' in p
+            for f in frames
+            for p in f.sections["rows"].column("payload").to_pylist()
+            if b'"hearing"' in p
+        ),
+    )
+
+
+def received(frames: list[Frame]) -> int:
+    """Messages on raw."""
+    return sum(n for frame in frames for _, _, n in frame.header["counts"])
 
 
 def test_the_search_finds_what_is_there() -> None:
@@ -162,11 +184,10 @@ def test_the_search_finds_what_is_there() -> None:
 
 def test_no_identifier_reaches_the_disk(world: World) -> None:
     """Proper, malformed, too large and misdirected messages; killed with all files open, then stopped cleanly."""
-    world.start_broker()
-    world.start_service()
+    start_and_listen(world)
     sent = messages(1)
     publish(world.port, sent)
-    await_raw(world.data, len(sent))
+    await_raw(world.data, lambda frames: received(frames) >= len(sent))
     world.kill_service()
     assert check_files(world.data) > 5
     unpacked = inside(world.data)
@@ -174,6 +195,7 @@ def test_no_identifier_reaches_the_disk(world: World) -> None:
     assert (CONTROL, "utf-8") in found(unpacked, [CONTROL])
     world.start_service()
     publish(world.port, messages(2))
+    await_raw(world.data, lambda frames: received(frames) >= 2 * len(sent))
     world.stop_service()
     check_files(world.data)
     assert found(inside(world.data), IDENTIFIERS) == set()
@@ -182,7 +204,7 @@ def test_no_identifier_reaches_the_disk(world: World) -> None:
     try:
         report = service.ledger.report()
         assert report["balanced"]
-        assert report["messages"]["received"] == 2 * len(sent)
+        assert report["messages"]["received"] >= 2 * len(sent)  # the broker may send again after a kill
         assert report["messages"]["stored"] >= 2
         assert report["messages"]["quarantined"] >= 14
         content = tables(service)
@@ -196,12 +218,10 @@ def test_no_identifier_reaches_the_disk(world: World) -> None:
     assert found((world.folder / "copy.duckdb").read_bytes(), IDENTIFIERS) == set()
 
 
-@pytest.mark.xfail(reason="ingest/routes.py: a private network's name in the device level is not taken for private")
 def test_swapped_topic_levels_are_private_too(world: World) -> None:
     """``qt/{device}/{network}/up`` instead of ``qt/{network}/{device}/up``: the slip is seen by the network's name."""
-    world.start_broker()
-    world.start_service()
+    start_and_listen(world)
     publish(world.port, [("qt/gate/qd-community/up", payload(1))])
-    await_raw(world.data, 1)
+    await_raw(world.data, lambda frames: received(frames) >= 1)
     world.stop_service()
     assert found(inside(world.data), IDENTIFIERS) == set()

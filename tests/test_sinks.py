@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -161,7 +162,7 @@ def test_parquet_holds_what_the_store_holds(
 
 def _write(sink: ParquetSink, frames: list[Frame], cuts: list[int]) -> None:
     edges = [0, *sorted({c for c in cuts if 0 < c < len(frames)}), len(frames)]
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in pairwise(edges):
         sink.write(frames[a:b])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -12,6 +13,7 @@ import structlog
 from fastapi import Depends, Request
 from fastapi.responses import Response
 
+from qingtu.records import PROCESSED
 from web.fanout import event
 from web.guard import person_of
 from web.live import LiveView
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 _GZIP_FROM: Final = 32 * 1024
 _PULSE_S: Final = 2.0
+_STORE_S: Final = 3.0
+_LOOK_S: Final = 0.02
 _LOG: Final = structlog.get_logger("web")
 
 
@@ -62,6 +66,18 @@ class Context:
         self.live.stop()
         if self._thread is not None:
             self._thread.join(5)
+
+    def wait_for_store(self) -> None:
+        """Wait until the store has committed what pages were told so far, or three seconds.
+
+        A page asks about a reading as soon as it sees it; an answer from the store alone would say that there is none.
+        """
+        store = self.service.store
+        told = {at: offset for (stream, at), offset in self.live.next_offset.items() if stream == PROCESSED}
+        deadline = time.monotonic() + _STORE_S
+        while time.monotonic() < deadline and not self._stop.wait(_LOOK_S):
+            if all(store.progress(PROCESSED, at).next_offset >= offset for at, offset in told.items()):
+                return
 
     def hello(self) -> bytes:
         """Return the first event of a stream; sent again when the catalogue changes, so that pages load anew."""

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from qingtu.explain import explain as explain_stored
-from qingtu.records import PROCESSED
 
 if TYPE_CHECKING:
     from web.context import Context
-
-_WAIT_S: Final = 3.0
-_LOOK_S: Final = 0.05
 
 
 def explain(context: Context, station: str, prop: str, time_us: int, channel: str) -> dict[str, Any]:
@@ -26,18 +20,8 @@ def explain(context: Context, station: str, prop: str, time_us: int, channel: st
         time_us: of the reading, µs UTC, whole ms.
         channel: of the series.
     """
-    service = context.service
-    latest = context.live.series((station, prop, channel))
-    found = explain_stored(service, station, prop, time_us, channel)
-    end = [service.bus.end(PROCESSED, p) for p in range(service.bus.partitions)]
-    deadline = time.monotonic() + _WAIT_S
-    pause = threading.Event()
-    while not found["found"] and latest is not None and time.monotonic() < deadline:
-        behind = any(service.store.progress(PROCESSED, p).next_offset < at for p, at in enumerate(end))
-        for stage in service.stores:
-            stage.hurry()
-        pause.wait(_LOOK_S)
-        found = explain_stored(service, station, prop, time_us, channel)
-        if not behind:
-            break
+    found = explain_stored(context.service, station, prop, time_us, channel)
+    if not found["found"] and context.live.series((station, prop, channel)) is not None:
+        context.wait_for_store()
+        found = explain_stored(context.service, station, prop, time_us, channel)
     return found

@@ -33,9 +33,9 @@ class RateOfChange:
     memory = np.array([(0, np.nan)], _MEMORY)
 
     def prepare(self, series: Sequence[Series]) -> NDArray[np.float64]:
-        """Return (2, series): suspect and fail rate in canonical unit per µs; infinite where there is none."""
+        """Return (2, series): suspect and fail rate in canonical unit per hour; infinite where there is none."""
         rows = [(s.limits.rate_suspect_per_h, s.limits.rate_fail_per_h) for s in series]
-        return np.ascontiguousarray(np.array(rows, np.float64).reshape(-1, 2).T) / HOUR
+        return np.ascontiguousarray(np.array(rows, np.float64).reshape(-1, 2).T)
 
     def __call__(
         self, data: CheckInput, limits: NDArray[np.float64], memory: NDArray[Any] | None
@@ -47,12 +47,13 @@ class RateOfChange:
         known = data.before < 0
         before_value = np.where(known, memory["value"][series], data.value[data.before])
         before_time = np.where(known, memory["time"][series], data.time_us[data.before])
-        # Fresh readings are newer than all before: dt is positive.
-        rate = np.abs(value - before_value) / np.maximum(time - before_time, 1)
+        # Fresh readings are newer than all before: dt is positive. Products, not quotients: a change of exactly the
+        # limit must not exceed it by a rounding.
+        change, elapsed = np.abs(value - before_value) * HOUR, (time - before_time).astype(np.float64)
         suspect, fail = limits[0][series], limits[1][series]
         own = np.full(len(series), Flag.PASS, np.uint8)
-        own[rate > suspect] = Flag.SUSPECT
-        own[rate > fail] = Flag.FAIL
+        own[change > suspect * elapsed] = Flag.SUSPECT
+        own[change > fail * elapsed] = Flag.FAIL
         own[np.isinf(suspect) & np.isinf(fail)] = Flag.NOT_EVALUATED
         flags[data.chain] = own
         flags[np.isnan(data.value)] = Flag.MISSING

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from qingtu.app import Options
 from qingtu.commands.host import Host
@@ -30,7 +31,7 @@ class RunningService:
         self.stations: Mapping[str, Station] = host.service.catalogue.stations
         broker = host.service.broker
         assert broker is not None
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, "page-tests", protocol=paho.MQTTv311)
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, "page-tests", protocol=paho.MQTTv311)
         self._client.connect(broker.host, broker.port)
         self._client.loop_start()
 

@@ -67,6 +67,10 @@ class Pipeline:
         """Append one raw frame; return its offset."""
         return self.bus.append(RAW, 0, [frame_of(rows)]).result()[0]
 
+    def feed_each(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append a raw frame for each row, all at once."""
+        self.bus.append(RAW, 0, [frame_of([row]) for row in rows]).result()
+
     def redrive(self, ids: Sequence[int] | None = None, shift_s: float = 0, at_s: float = 0) -> int:
         """Drive quarantined messages again, as the service does; None takes all."""
         wanted = [(0, at) for at in ids] if ids is not None else self.store.in_quarantine()

@@ -35,6 +35,16 @@ def test_hello_comes_first_then_readings_as_they_come(run: Running) -> None:
     assert [row[7] for data in stream.named("readings") for row in data["rows"]] == [0, 1]
 
 
+def test_the_chart_has_what_the_stream_told(run: Running) -> None:
+    """Asked as soon as readings show, before the store's commit, the series holds all of them."""
+    stream = run.stream()
+    at = run.now_ms() - 40 * 1000
+    run.publish("a", [{"time": at + i * 1000, "readings": {"pm25": 10 + i % 3}} for i in range(40)])
+    stream.until(lambda name, _: name == "readings")
+    found = run.get("series", station="A", property="pm25", from_ms=at, to_ms=run.now_ms())
+    assert found["times_ms"] == [at + i * 1000 for i in range(40)]
+
+
 def test_a_second_connection_gets_what_comes_from_then_on(run: Running) -> None:
     """Reconnecting is loading again and listening: nothing old is sent, nothing new is missed."""
     first = run.stream()

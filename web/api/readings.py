@@ -69,6 +69,9 @@ def series(  # noqa: PLR0913, PLR0917 - the parameters of the address
     known_by = None if as_of_ms is None else as_of_ms * 1000 + 999
     query = ReadingQuery([key], start * 1000, end * 1000 + 1000, known_by_us=known_by, limit=SERIES_ROWS + 1)
     table = context.service.store.readings(query)
+    if as_of_ms is None and _is_behind(context, key, query, table):
+        context.wait_for_store()
+        table = context.service.store.readings(query)
     truncated = table.num_rows > SERIES_ROWS
     if truncated:
         table = table.slice(1)
@@ -86,6 +89,15 @@ def series(  # noqa: PLR0913, PLR0917 - the parameters of the address
         "limits": limits_of(context.service.catalogue, key), "truncated": truncated,
     }  # fmt: skip
     return answer(request, data)
+
+
+def _is_behind(context: Context, key: tuple[str, str, str], query: ReadingQuery, table: Any) -> bool:
+    """Return whether pages were told a newer reading of the range than the store gives."""
+    told = context.live.series(key)
+    if told is None or not query.start_us <= told["time_us"] < query.end_us:
+        return False
+    newest = int(table.column("time")[-1].as_py()) if table.num_rows else None
+    return newest is None or newest < told["time_us"]
 
 
 def _unit(context: Context, key: tuple[str, str, str]) -> str:
