@@ -43,7 +43,7 @@ class Output:
         """Encode.
 
         Args:
-            header: origin, clock, catalogue and tick; goes into every frame.
+            header: origin, clock, catalogue and ticks; goes into every frame.
             rows: the raw rows.
             offset: of the raw frame.
         """

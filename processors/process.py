@@ -89,7 +89,7 @@ class Process:
         rows = frame.sections["rows"]
         kinds = np.asarray(rows.column("kind"))
         output = Output()
-        tick: list[int] | None = None
+        ticks: list[tuple[int, int, str | None]] = []
         edges = np.flatnonzero(kinds != Kind.MESSAGE)
         at = 0
         for edge in (*edges.tolist(), len(kinds)):
@@ -99,7 +99,7 @@ class Process:
                 if only is not None and not only[edge]:
                     output.rejected.append((edge, "process", "internal_error", "this row makes the pass fail", 0))
                 elif kinds[edge] == Kind.TICK:
-                    tick = self._tick(rows, edge, offset, output)
+                    ticks.append(self._tick(rows, edge, offset, output))
                 else:
                     self._command(rows, edge, offset, output)
             at = edge + 1
@@ -107,7 +107,7 @@ class Process:
             "origin": [self._partition, offset],
             "clock": frame.clock_us,
             "catalogue": self._config.get("catalogue"),
-            "tick": tick,
+            "ticks": ticks,
         }
         return output.frames(header, rows, offset)
 
@@ -125,13 +125,14 @@ class Process:
         guilty = None if only is None else ~only[start:stop]
         self._pass.run(Messages.of(rows, start, stop), offset, guilty, self._driven_us, output)
 
-    def _tick(self, rows: pa.RecordBatch, row: int, offset: int, output: Output) -> list[int]:
+    def _tick(self, rows: pa.RecordBatch, row: int, offset: int, output: Output) -> tuple[int, int, str | None]:
+        """Let rules know the time; return clock, position and the catalogue in force, which derive goes by."""
         clock_us = int(times_of(rows.column("received_at").slice(row, 1))[0])
         hearing = orjson.loads(rows.column("payload")[row].as_py())["hearing"]
         if self._pass is not None:
             for kind in self._pass.kinds.values():
                 output.transitions.extend(kind.on_tick(clock_us, hearing, position(offset, row)))
-        return [clock_us, position(offset, row)]
+        return clock_us, position(offset, row), self._config.get("catalogue")
 
     def _command(self, rows: pa.RecordBatch, row: int, offset: int, output: Output) -> None:
         at_us = int(times_of(rows.column("received_at").slice(row, 1))[0])

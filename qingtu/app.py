@@ -23,6 +23,7 @@ from qingtu.catalogue import Catalogue, load_catalogue
 from qingtu.clock import DAY, HOUR, SECOND, Clock, SystemClock
 from qingtu.errors import NotFound, RetryLater, StartError
 from qingtu.folder import DataFolder
+from qingtu.followers import Followers
 from qingtu.ledger import Ledger, audit
 from qingtu.metrics import Metrics
 from qingtu.records import ALERTS, FIGURES, PROCESSED, RAW, REJECTED, decode, decode_header
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 _LOG = structlog.get_logger("qingtu")
 _REDRIVE_BATCH: Final = 1000
 _MIB: Final = 1024 * 1024
+_SINKS_S: Final = 5.0
+"""So long a stop waits for sinks to take what is left; they take the rest after the next start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,7 @@ class Service:
             Worker("store", self._step_stores, self._await_stores),
             Worker("derive", self.derive.step, self._await_ticks),
         ]
+        self.followers = Followers(s.sinks, s.data, bus, self.clock)
         self._hurry = threading.Event()
         self._ticking = threading.Event()
         self._ticker = Worker("ticks", self._step_tick, lambda _: self._await_tick())
@@ -147,6 +151,7 @@ class Service:
         gc.set_threshold(50_000, 20, 100)
         for worker in self.workers:
             worker.start()
+        self.followers.start()
         if self.options.gateway:
             self.broker = start_broker(self.settings.mqtt, self.settings.data)
             self._core = GatewayCore(
@@ -174,6 +179,7 @@ class Service:
         self.drain(timeout_s)
         for worker in self.workers:
             worker.stop()
+        self.followers.stop(min(timeout_s, _SINKS_S))
         try:
             with self.workers[0].between, self.workers[1].between, self.workers[2].between:
                 self.process.save()
@@ -265,6 +271,11 @@ class Service:
             done = self.store.progress(stage.stream, 0).next_offset
             if stage.stream == PROCESSED:
                 done = min(done, self.derive.saved_offset)
+            taken = self.followers.taken(stage.stream)
+            if taken is not None and 0 <= now - self.started_us < HOUR:
+                # What aged while nothing ran is not the sinks' fault: they get an hour to catch up. After that age
+                # alone decides, or a sink that refuses would fill the disk.
+                done = min(done, taken)
             self._trim(stage.stream, done, now - self.settings.bus.derived_keep_h * HOUR)
 
     def _trim(self, stream: str, done: int, before_us: int) -> None:
@@ -376,9 +387,10 @@ class Service:
                 "zh": f"{worker.name} 受阻: {worker.problem}",
                 "en": f"{worker.name}: {worker.problem}",
             }
-            for worker in (*self.workers, self._ticker)
+            for worker in (*self.workers, self._ticker, *self.followers.workers)
             if worker.problem
         ]
+        out.extend(self.followers.problems())
         if self.gateway is not None:
             out.extend(self.gateway.status()["problems"])
         return out

@@ -127,6 +127,7 @@ class Settings(_Section):
     data: Path = Field(Path("data"), description="folder for all that is kept")
     catalogue: Path = Field(Path("stations"), description="folder with the catalogue's YAML files")
     secret_file: Path | None = Field(None, description="key for pseudonyms; none: made in the data folder")
+    sinks: tuple[str, ...] = Field((), description="keys of the sink table that follow, each with files in data/NAME/")
     mqtt: MqttSettings = MqttSettings()
     routes: tuple[RouteSettings, ...] = (
         RouteSettings(name="community", topic="qt/qd-community/{device}/up", network="qd-community", redact="native"),
@@ -137,6 +138,28 @@ class Settings(_Section):
     bus: BusSettings = BusSettings()
     figures: FiguresSettings = FiguresSettings()
     web: WebSettings = WebSettings()
+
+    @field_validator("sinks", mode="before")
+    @classmethod
+    def _listed(cls, names: Any) -> Any:
+        """Take the text of a variable as names with commas between."""
+        return tuple(name.strip() for name in names.split(",") if name.strip()) if isinstance(names, str) else names
+
+    @field_validator("sinks")
+    @classmethod
+    def _sinks(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            return names
+        from sinks import SINKS  # noqa: PLC0415 - loads what writes files; most runs have no sink
+
+        allowed = f"(allowed: {', '.join(sorted(SINKS))})"
+        for name in names:
+            if name not in SINKS:
+                near = difflib.get_close_matches(name, list(SINKS), 1)
+                raise ValueError(f"no sink {name!r}{f'; did you mean {near[0]}?' if near else ''} {allowed}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"each sink at most once {allowed}")
+        return names
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -152,6 +175,10 @@ def _contradictions(settings: Settings) -> list[tuple[tuple[str, ...], str, str]
     if horizon <= expiry:
         message = f"must exceed mqtt.session_expiry_h ({expiry}): the broker may send again what is that old"
         out.append((("process", "dedup_horizon_h"), str(horizon), message))
+    keep, backfill = settings.store.keep_days, settings.process.backfill_limit_d
+    if keep <= backfill:
+        message = f"must exceed process.backfill_limit_d ({backfill}): what is taken in would be expired at once"
+        out.append((("store", "keep_days"), str(keep), message))
     seen: dict[str, int] = {}
     for number, route in enumerate(settings.routes):
         if route.name in seen:
@@ -204,6 +231,7 @@ def _contradicting(data: dict[str, Any], path: Path, text: str, from_env: dict[t
     alone = Settings.model_construct(
         process=ProcessSettings.model_validate(data.get("process", {})),
         mqtt=MqttSettings.model_validate(data.get("mqtt", {})),
+        store=StoreSettings.model_validate(data.get("store", {})),
         routes=tuple(RouteSettings.model_validate(route) for route in data.get("routes", ())),
     )
     return [_at(where, value, message, path, text, from_env) for where, value, message in _contradictions(alone)]

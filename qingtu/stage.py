@@ -115,7 +115,7 @@ class StageLoop:
             raise
         except Exception:  # noqa: BLE001 - whatever a row makes fail, the row is found and rejected
             self.failures += 1
-            self._log.exception("stage_failed", offset=offset, next="the frame is tried again")
+            self._log.warning("stage_failed", offset=offset, next="the frame is tried again", exc_info=True)
         return self._recover(frame, offset)
 
     def _recover(self, frame: Frame, offset: int) -> dict[str, bytes]:

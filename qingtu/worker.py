@@ -78,5 +78,8 @@ class Worker:
                 self._stop.wait(max(later.retry_after_s, pause) * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
             except Exception as error:  # noqa: BLE001 - shown in the status, logged, tried again
                 self.problem = f"{type(error).__name__}: {error}"
-                self._log.exception("stage_failed", next="tried again in 5 s; the bus holds what it works on")
+                # Nothing is lost, so it is no ERROR.
+                self._log.warning(
+                    "stage_failed", next="tried again in 5 s; the bus holds what it works on", exc_info=True
+                )
                 self._stop.wait(_AFTER_ERROR_S)

@@ -16,6 +16,7 @@ _PM25 = (36.0, 33.0, 28.0, 24.0, 21.0, 18.0, 15.0, 14.0, 17.0, 21.0, 26.0, 33.0)
 _EPISODE_H = (4.0, 12.0, 20.0)
 """Local hours at the middle of a day's three episodes; each has another station (role ``episode 0`` …)."""
 _EPISODE_UG_M3 = 120.0
+_EPISODE_WIDTH_H = 2.6
 
 
 def stagnation(place: Place, time_us: Times) -> Values:
@@ -31,13 +32,20 @@ def _roads(place: Place) -> float:
 
 
 def episode(place: Place, time_us: Times) -> Values:
-    """Return the extra PM2.5 in µg/m³ at a station that has an episode today."""
+    """Return the extra PM2.5 in µg/m³ at a station that has an episode every day.
+
+    Each day's episode has a strength of its own and lasts over midnight: what is left of yesterday's and what begins
+    of tomorrow's belong to today.
+    """
     extra = np.zeros(time_us.shape)
-    hour = hour_of_day(time_us)
+    today, hour = local_day(time_us), hour_of_day(time_us)
     for number, middle in enumerate(_EPISODE_H):
-        if f"episode {number}" in place.roles:
-            strength = 0.85 + 0.3 * uniform(place.key(f"episode {number}"), local_day(time_us))
-            extra += _EPISODE_UG_M3 * strength * bump(hour, middle, 2.6) * (np.abs(hour - middle) < 11.9)
+        if f"episode {number}" not in place.roles:
+            continue
+        for day in (-1, 0, 1):
+            strength = 0.85 + 0.3 * uniform(place.key(f"episode {number}"), today + day)
+            distance = (hour - middle - 24.0 * day) / _EPISODE_WIDTH_H
+            extra += _EPISODE_UG_M3 * strength * np.exp(-0.5 * distance**2)
     return extra
 
 

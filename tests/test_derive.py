@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,16 +12,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from processors.aggregates import KINDS
+from processors.aggregates.hour import Hours
 from qingtu.clock import SECOND
 from qingtu.errors import RetryLater
 from qingtu.properties import load_properties
 from qingtu.records import FIGURES, PROCESSED, decode
+from qingtu.stage import StageLoop
 from tests.process.support import T0, catalogue, configure, message, reading, station, tick
 from tests.store.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    import pyarrow as pa
+
+    from qingtu.contracts import ReadingQuery
+    from qingtu.store.duckdb import DuckStore
 
 
 def _of_kind() -> dict[str, str]:
@@ -159,15 +167,15 @@ def test_derive_waits_for_the_store(pipeline: Pipeline) -> None:
     while pipeline.step("process"):
         pass
     with pytest.raises(RetryLater):
-        _step_to_end(pipeline)
+        _step_to_end(pipeline.derive)
     pipeline.apply_processed(100)
-    _step_to_end(pipeline)
+    _step_to_end(pipeline.derive)
     (record,) = pipeline.bus.read(FIGURES, 0, 0)
     assert decode(record.data).sections["figures"].column("value").to_pylist() == [3.5]
 
 
-def _step_to_end(pipeline: Pipeline) -> None:
-    while pipeline.derive.step():
+def _step_to_end(stage: StageLoop) -> None:
+    while stage.step():
         pass
 
 
@@ -209,6 +217,77 @@ def test_readings_behind_the_tick_of_their_frame_count_next_time(pipeline: Pipel
     second = pipeline.feed(tick(at + 5))
     pipeline.run()
     assert pipeline.figure_corrections() == [("B", "pm25", 0, 1.0, 2.0, first << 16 | 1, second << 16)]
+
+
+def test_each_tick_of_a_frame_sees_what_stood_before_it(pipeline: Pipeline) -> None:
+    """A frame may hold several: each is evaluated as of its own position, and the second corrects the first."""
+    feed_b(pipeline, [1, 1, 1, 1, 1])
+    at = HOUR_S + 60
+    rows = [reading("b", 3001, at, pm25=1), tick(at), reading("b", 3002, at, pm25=8), tick(at + 5), tick(at + 9)]
+    frame = pipeline.feed(*rows) << 16
+    pipeline.run()
+    assert [(row[3], row[-1]) for row in pipeline.figures()] == [(2.0, frame | 3)]
+    assert pipeline.figure_corrections() == [("B", "pm25", 0, 1.0, 2.0, frame | 1, frame | 3)]
+
+
+def test_a_store_that_refuses_between_two_ticks_changes_nothing(pipeline: Pipeline) -> None:
+    """The frame is done again from its beginning, and no window is evaluated at a tick before it was touched."""
+    feed_b(pipeline, [1, 1, 1, 1, 1, 1])
+    at = HOUR_S + 60
+    late = message("b", {"time": T0 // 1000 - 600_000, "readings": {"pm25": 5}}, at + 1)  # of the hour before
+    frame = pipeline.feed(tick(at), late, tick(at + 5)) << 16
+    while pipeline.step("process") or pipeline.step("store"):
+        pass
+    store = _Refusing(pipeline.store, calls=1)
+    hours = Hours(store, pipeline._archive.__getitem__, 60)
+    derive = StageLoop(pipeline.bus, hours, state_every_s=1 << 30)
+    with pytest.raises(RetryLater):
+        _step_to_end(derive)
+    store.left = 1 << 30
+    _step_to_end(derive)
+    pipeline.run()
+    assert [(row[2], row[3], row[4], row[-1]) for row in pipeline.figures()] == [
+        (-1, 5.0, 1, frame | 2), (0, 1.0, 6, frame),
+    ]  # fmt: skip
+    assert pipeline.figure_corrections() == []
+
+
+class _Refusing:
+    """A real store that is away after so many questions."""
+
+    def __init__(self, store: DuckStore, calls: int) -> None:
+        self._store = store
+        self.left = calls
+        self.progress, self.apply, self.close = store.progress, store.apply, store.close
+
+    def readings(self, query: ReadingQuery) -> pa.Table:
+        """Answer, or refuse."""
+        self.left -= 1
+        if self.left < 0:
+            raise RetryLater("store: away")
+        return self._store.readings(query)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(cuts=st.lists(st.integers(1, 60), max_size=8))
+def test_figures_do_not_depend_on_the_cut_into_frames(
+    tmp_path_factory: pytest.TempPathFactory, undisturbed: tuple[Any, Any], cuts: list[int]
+) -> None:
+    """Ticks, readings and catalogues in one frame or in many: the same figures and corrections, by raw row."""
+    pipeline = Pipeline(tmp_path_factory.mktemp("cut"), [CATALOGUE])
+    rows = [configure(0, CATALOGUE.version), *_history()]
+    row_at: dict[int, int] = {}
+    edges = [0, *sorted({cut for cut in cuts if cut < len(rows)}), len(rows)]
+    for start, stop in pairwise(edges):
+        offset = pipeline.feed(*rows[start:stop])
+        row_at |= {offset << 16 | i: start + i for i in range(stop - start)}
+    pipeline.run()
+    figures, corrections = undisturbed
+    assert [(*row[:-1], row_at[row[-1]]) for row in pipeline.figures()] == [(*r[:-1], r[-1] >> 16) for r in figures]
+    assert [(*row[:-2], *(row_at[at] for at in row[-2:])) for row in pipeline.figure_corrections()] == [
+        (*row[:-2], *(at >> 16 for at in row[-2:])) for row in corrections
+    ]
+    pipeline.close()
 
 
 def test_a_series_that_left_the_catalogue_has_no_new_figure(pipeline: Pipeline) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from ingest.raw import RawBuilder, Source
 from qingtu.app import Options, Service
@@ -328,7 +330,7 @@ def test_young_frames_stay(scene: Scene) -> None:
 def test_old_readings_expire(scene: Scene) -> None:
     """By age of the reading; the audit knows."""
     clock = ManualClock(T0)
-    service = scene.service(clock, QINGTU_STORE__KEEP_DAYS="2")
+    service = scene.service(clock, QINGTU_STORE__KEEP_DAYS="2", QINGTU_PROCESS__BACKFILL_LIMIT_D="1")
     service.configure()
     send(service, "a", body(service, 1, pm25=1))
     clock.advance(4 * DAY)
@@ -361,9 +363,14 @@ def test_a_worker_goes_on_after_errors_and_shows_them(monkeypatch: pytest.Monkey
         threading.Event().wait(min(seconds, 0.01))
 
     worker = Worker("test", step, wait)
-    worker.start()
-    assert done.wait(20)
-    worker.stop()
+    with capture_logs() as logs:
+        worker._log = structlog.get_logger()
+        worker.start()
+        assert done.wait(20)
+        worker.stop()
+    # WARN means that nothing was lost: what the stage works on is still on the bus.
+    levels = [(log["event"], log["log_level"]) for log in logs]
+    assert levels == [("stage_failed", "warning"), ("waiting", "warning"), ("stage_failed", "warning")]
     assert shown[:4] == ["", "ValueError: broken", "disk full", "OSError: no wait"]
 
 

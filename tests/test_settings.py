@@ -124,6 +124,31 @@ def test_the_horizon_of_duplicates_exceeds_the_session(tmp_path: Path) -> None:
     assert load(tmp_path, "[process]\ndedup_horizon_h = 49\n").process.dedup_horizon_h == 49
 
 
+def test_readings_are_kept_longer_than_they_may_be_old(tmp_path: Path) -> None:
+    """Else what is taken in would be expired at once, and its windows evaluated anew from nothing."""
+    (found,) = problems(tmp_path, "[process]\nbackfill_limit_d = 400\n[store]\nkeep_days = 400\n")
+    assert (found.line, found.key, found.value) == (4, "store.keep_days", "400")
+    assert "must exceed process.backfill_limit_d (400)" in found.message
+    assert load(tmp_path, "[store]\nkeep_days = 401\n").store.keep_days == 401
+    (found,) = problems(tmp_path, "", QINGTU_STORE__KEEP_DAYS="30")
+    assert (found.file, found.key) == ("environment", "QINGTU_STORE__KEEP_DAYS")
+
+
+def test_sinks_are_names_of_the_table(tmp_path: Path) -> None:
+    """As a list, or with commas in a variable; an unknown one is told with what is allowed."""
+    assert Settings().sinks == ()
+    assert load(tmp_path, 'sinks = ["parquet"]\n').sinks == ("parquet",)
+    assert load(tmp_path, "", QINGTU_SINKS=" parquet, ").sinks == ("parquet",)
+    (found,) = problems(tmp_path, 'data = "d"\nsinks = ["parket"]\n')
+    assert (found.line, found.key, found.value) == (2, "sinks", "['parket']")
+    assert "no sink 'parket'; did you mean parquet? (allowed: parquet)" in found.message
+    (found,) = problems(tmp_path, "", QINGTU_SINKS="parquet,parquet")
+    assert (found.key, found.value) == ("QINGTU_SINKS", "'parquet,parquet'")
+    assert "at most once" in found.message
+    (found,) = problems(tmp_path, "sinks = 5\n")
+    assert (found.line, found.key) == (1, "sinks")
+
+
 def test_route_names_differ(tmp_path: Path) -> None:
     """Frames and the catalogue name routes."""
     route = '[[routes]]\nname = "same"\ntopic = "a/{device}"\n'

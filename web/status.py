@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import qingtu
 from qingtu.clock import SECOND
 from qingtu.records import PROCESSED, RAW
+from sinks.follow import BATCH_S
 
 if TYPE_CHECKING:
     from qingtu.app import Service
@@ -146,6 +147,8 @@ class Monitor:
             where.append((f"store-{stage.stream}", done, bus.end(stage.stream, stage.partition)))
         where.append(("derive", service.derive.next_offset, bus.end(PROCESSED, 0)))
         where += [("live", at, bus.end(s, p)) for (s, p), at in self._live.next_offset.items() if s == PROCESSED]
+        where += [(stage.name, stage.next_offset, bus.end(stage.stream, 0)) for stage in service.followers.stages]
+        patience = {stage.name: STALLED_S + BATCH_S for stage in service.followers.stages}
         stages, stalled = [], []
         for name, done, end in where:
             seen = self._seen.get(name)
@@ -156,7 +159,7 @@ class Monitor:
                 self._seen[name] = seen = _Seen(done, now_s, now_us)
             elif not lag:
                 seen.since_s = now_s
-            elif now_s - seen.since_s > STALLED_S:
+            elif now_s - seen.since_s > patience.get(name, STALLED_S):
                 stalled.append(name)
             moved = None if seen.moved_us is None else seen.moved_us // 1000
             stages.append({"name": name, "lag_frames": lag, "last_ms": moved})

@@ -88,48 +88,53 @@ class Hours:
     def apply(self, frame: Frame, offset: int, only: NDArray[np.bool_] | None = None) -> dict[str, bytes]:
         """Touch windows; at a tick, evaluate those that are due."""
         del only
-        tick = frame.header.get("tick")
+        ticks = frame.header["ticks"]
         origin = frame.origin
         assert origin is not None
         if origin[1] <= self._origin:
             return {}
-        if tick is not None and self._store.progress(PROCESSED, self._partition).origin < origin[1]:
+        if ticks and self._store.progress(PROCESSED, self._partition).origin < origin[1]:
             raise RetryLater("derive waits for the store", retry_after_s=0.1)
-        batch = frame.get("readings")
-        if tick is None:
-            if batch is not None:
-                self._touch(batch)
-            self._origin = origin[1]
-            return {}
-        clock_us, at = tick
-        # What stands behind the tick in its frame is not part of what is evaluated at it.
-        behind = None if batch is None else np.asarray(batch.column("revision")) > at
-        if batch is not None and behind is not None:
-            self._touch(batch.filter(pa.array(~behind)))
-        rows = self._evaluate_due(clock_us, at, frame)
-        if batch is not None and behind is not None:
-            self._touch(batch.filter(pa.array(behind)))
+        before = set(self._touched) if ticks else self._touched
+        try:
+            rows = self._follow(frame, ticks)
+        except RetryLater:
+            # The store refuses half-way: the whole frame is done again, from what was touched before it.
+            self._touched = before
+            self._newest_hour[:] = -1
+            raise
         self._origin = origin[1]
         if not rows:
             return {}
-        header = {
-            "stream": FIGURES,
-            "clock": clock_us,
-            "catalogue": frame.header["catalogue"],
-            "origin": [self._partition, offset],
-        }
+        clock_us, _, catalogue = ticks[-1]
+        header = {"stream": FIGURES, "clock": clock_us, "catalogue": catalogue, "origin": [self._partition, offset]}
         return {FIGURES: records.encode(header, {"figures": _batch(rows)})}
 
-    def _evaluate_due(self, clock_us: int, at: int, frame: Frame) -> list[dict[str, Any]]:
+    def _follow(self, frame: Frame, ticks: Sequence[tuple[int, int, str]]) -> list[dict[str, Any]]:
+        """Touch and evaluate in the order of raw rows, so that it makes no difference how frames were cut."""
+        batch = frame.get("readings")
+        revision = np.zeros(0, np.int64) if batch is None else np.asarray(batch.column("revision"))
+        rows = []
+        done = -1
+        for clock_us, at, version in ticks:
+            # What stands behind the tick in its frame is not part of what is evaluated at it.
+            if batch is not None:
+                self._touch(batch.filter(pa.array((revision > done) & (revision <= at))))
+            rows += self._evaluate_due(clock_us, at, version)
+            done = at
+        if batch is not None:
+            self._touch(batch.filter(pa.array(revision > done)) if ticks else batch)
+        return rows
+
+    def _evaluate_due(self, clock_us: int, at: int, version: str) -> list[dict[str, Any]]:
         """Evaluate the touched windows that a tick at position ``at`` makes due; they are touched no more."""
         due = sorted(w for w in self._touched if (w[1] + 1) * HOUR + self._grace_us <= clock_us)[:_WINDOWS]
         if not due:
             return []
-        catalogue = self._use(frame.header["catalogue"])
+        catalogue = self._use(version)
         rows = [
             row for hour in sorted({h for _, h in due}) for row in self._evaluate(due, hour, at, clock_us, catalogue)
         ]
-        # Only now: when the store refuses half-way, all of them are evaluated again.
         self._touched.difference_update(due)
         self._newest_hour[:] = -1
         return rows

@@ -40,6 +40,7 @@ _EXAMPLES: Final[Mapping[str, str]] = {
 """Values for the sample of what is not set by default."""
 _BETWEEN: Final = (
     "- `process.dedup_horizon_h` must exceed `mqtt.session_expiry_h`: the broker may send again what is that old.",
+    "- `store.keep_days` must exceed `process.backfill_limit_d`: what is taken in would be expired at once.",
     "- Names of routes differ. Every network's `route` (stations/networks.yaml) is one of them; that of a private",
     "  network names `redact`.",
     "- Files that are named must exist.",
@@ -185,6 +186,8 @@ def _type(annotation: Any) -> str:
         return " or ".join(f"`{_toml(value)}`" for value in typing.get_args(annotation))
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return " or ".join(_type(part) for part in typing.get_args(annotation) if part is not types.NoneType)
+    if typing.get_origin(annotation) is tuple:
+        return f"list of {_type(typing.get_args(annotation)[0])}s"
     return {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path"}[annotation]
 
 
@@ -197,6 +200,8 @@ def _default(spec: FieldInfo) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     return str(value) if isinstance(value, int | float) else f'"{value}"'
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import structlog
 
 from qingtu.clock import DAY
@@ -229,8 +230,14 @@ class DuckStore(Queries):
         del partition, staged, changes
         key = " AND ".join(f"f.{column} = n.{column}" for column in _FIGURE_KEY)
         same = "f.value IS NOT DISTINCT FROM n.value AND f.count = n.count AND f.valid = n.valid"
-        for frame in frames:
-            made = _plain(frame.sections["figures"])
+        made_at = [
+            batch.filter(pc.equal(batch.column("revision"), tick))
+            for batch in (frame.sections["figures"] for frame in frames)
+            # A frame may hold a window again: what each tick made replaces what the one before had made.
+            for tick in np.unique(np.asarray(batch.column("revision"))).tolist()
+        ]
+        for batch in made_at:
+            made = _plain(batch)
             place = made.schema.get_field_index("value")
             value = made.column("value").to_numpy()
             self._db.register("made", made.set_column(place, "value", pa.array(value, mask=np.isnan(value))))

@@ -1,8 +1,9 @@
 """How readings are written: what is newer than its series is appended, only the rest is merged.
 
 A merged row whose key is stored with another value, flag or tests replaces it, and what it replaced goes to
-``corrections``; the greatest revision wins. A late verdict of quality speaks of a value: it changes flags only while
-that value still stands, also when the message that decided it is the one that brought the value (equal revisions).
+``corrections``. Which row wins is worked out in :mod:`qingtu.store.merging`; here stands how rows come from the
+database and go into it. However often a frame names a key, the database is asked once a day of readings and written
+to three times.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pyarrow as pa
 from qingtu.clock import DAY
 from qingtu.grouped import NEVER, advance
 from qingtu.records import Cause, Frame, times_of
+from qingtu.store.merging import NEW, NONE, REVISED, UNCHANGED, Versions, merge
 
 if TYPE_CHECKING:
     import duckdb
@@ -26,22 +28,20 @@ if TYPE_CHECKING:
 
 _STAMP = pa.timestamp("us")
 _BEFORE: Final = """
-SELECT m.ord, r.value IS NOT DISTINCT FROM m.value AS same_value, r.flag = m.flag AND r.tests = m.tests AS same_flag,
-    r.revision
-FROM merging m JOIN (SELECT * FROM readings WHERE time >= ? AND time < ?) r ON r.series = m.series AND r.time = m.time
+SELECT m.ord, r.rowid AS id, coalesce(r.value, 'NaN'::DOUBLE), r.flag, r.tests, r.revision, epoch_us(r.known_at)
+FROM merging m JOIN (SELECT rowid, * FROM readings WHERE time >= ? AND time < ?) r
+    ON r.series = m.series AND r.time = m.time
 """
-_CORRECT: Final = """
-INSERT INTO corrections
-SELECT r.series, r.time, r.value, r.flag, r.tests, r.revision, r.known_at,
-       m.value, m.flag, m.tests, m.revision, m.known_at, m.cause
-FROM merging m JOIN (SELECT * FROM readings WHERE time >= ? AND time < ?) r ON r.series = m.series AND r.time = m.time
-"""
+# Rows are told by rowid, which stays what it is within a transaction: no second look for the keys.
 _UPDATE: Final = """
 UPDATE readings SET value = m.value, flag = m.flag, tests = m.tests, revision = m.revision, known_at = m.known_at
-FROM merging m
-WHERE readings.time >= ? AND readings.time < ? AND readings.series = m.series AND readings.time = m.time
+FROM merging m WHERE readings.rowid = m.id
 """
-_COUNTED: Final = ("r_stored", "r_revised", "r_repeated")
+_CORRECTION: Final = (
+    "series", "time", "old_value", "old_flag", "old_tests", "old_revision", "old_known_at",
+    "new_value", "new_flag", "new_tests", "new_revision", "known_at", "cause",
+)  # fmt: skip
+_COUNTED: Final = {NEW: "r_stored", REVISED: "r_revised", UNCHANGED: "r_repeated"}
 
 
 @dataclass(slots=True)
@@ -63,28 +63,19 @@ class Staged:
 
 @dataclass(slots=True)
 class _Rows:
-    """Columns of readings, shape (m,) each; ``key`` is an index into ManifestKeys.keys, ``row`` the raw row."""
+    """Rows of readings, shape (m,) each: series numbers, times in µs UTC, and what stands under these keys."""
 
     series: NDArray[np.int32]
     time: NDArray[np.int64]
-    columns: dict[str, Any]
-    cause: NDArray[np.uint8]
-    revision: NDArray[np.int64]
+    versions: Versions
 
-    def table(self, mask: NDArray[Any]) -> pa.Table:
-        """Return the rows under the mask as they stand in ``readings``."""
-        value = self.columns["value"][mask]
-        return pa.table(
-            {
-                "series": self.series[mask],
-                "time": pa.array(self.time[mask]).cast(_STAMP),
-                "value": pa.array(value, mask=np.isnan(value)),
-                "flag": self.columns["flag"][mask],
-                "tests": self.columns["tests"][mask],
-                "revision": self.revision[mask],
-                "known_at": pa.array(self.columns["known_at"][mask]).cast(_STAMP),
-            }
-        )
+    def take(self, which: NDArray[Any]) -> _Rows:
+        """Return some of them: a mask or places."""
+        return _Rows(self.series[which], self.time[which], self.versions.take(which))
+
+    def table(self) -> pa.Table:
+        """Return them as they stand in ``readings``."""
+        return pa.table({"series": self.series, "time": pa.array(self.time).cast(_STAMP), **_columns(self.versions)})
 
 
 class Writer:
@@ -113,41 +104,32 @@ class Writer:
             fast = self._newer(rows, staged)
             if keys is not None:
                 self._count(frame, rows, fast, keys, "r_stored", staged, changes)
-            appended.append(rows.table(fast))
+            appended.append(rows.take(fast).table())
             staged.readings += int(fast.sum())
             if not fast.all():
                 # Rows of this batch that were appended before must be there to be merged with.
                 self._append(db, appended)
                 appended = []
-                self._merge(db, frame, rows, np.flatnonzero(~fast), keys, staged, changes)
+                self._merge_rest(db, frame, rows, np.flatnonzero(~fast), keys, staged, changes)
         self._append(db, appended)
 
     def _rows(self, batch: pa.RecordBatch) -> _Rows:
-        return _Rows(
-            self._names.numbers(batch),
-            times_of(batch.column("time")),
-            {
-                "value": np.asarray(batch.column("value")),
-                "flag": np.asarray(batch.column("flag")),
-                "tests": np.asarray(batch.column("tests")),
-                "known_at": times_of(batch.column("known_at")),
-            },
-            np.asarray(batch.column("cause")),
-            np.asarray(batch.column("revision")),
+        value, flag, tests, revision, cause = (
+            np.asarray(batch.column(name)) for name in ("value", "flag", "tests", "revision", "cause")
         )
+        versions = Versions(value, flag, tests, revision, times_of(batch.column("known_at")), cause)
+        return _Rows(self._names.numbers(batch), times_of(batch.column("time")), versions)
 
     @staticmethod
     def _append(db: duckdb.DuckDBPyConnection, tables: list[pa.Table]) -> None:
         tables = [table for table in tables if table.num_rows]
         if tables:
-            db.register("appending", pa.concat_tables(tables))
-            db.execute("INSERT INTO readings SELECT * FROM appending")
-            db.unregister("appending")
+            _with(db, "INSERT INTO readings SELECT * FROM merging", pa.concat_tables(tables))
 
     @staticmethod
     def _newer(rows: _Rows, staged: Staged) -> NDArray[np.bool_]:
         """Say which rows are newer than all before them in their series, and move ``newest``."""
-        fresh = rows.cause != Cause.QUALITY_DECIDED
+        fresh = rows.versions.cause != Cause.QUALITY_DECIDED
         order = np.flatnonzero(fresh)
         if (rows.series[order][1:] < rows.series[order][:-1]).any():
             order = order[np.argsort(rows.series[order], kind="stable")]
@@ -157,7 +139,7 @@ class Writer:
         out[order] = time > before
         return out
 
-    def _merge(
+    def _merge_rest(
         self,
         db: duckdb.DuckDBPyConnection,
         frame: Frame,
@@ -167,58 +149,45 @@ class Writer:
         staged: Staged,
         changes: Changes,
     ) -> None:
-        """Merge rows in rounds, so that each round holds a key once and later rows see what earlier ones did."""
-        which = which[np.argsort(rows.revision[which], kind="stable")]
-        seen: dict[tuple[int, int], int] = {}
-        rounds: dict[tuple[int, int], list[int]] = {}
-        for i in which.tolist():
-            key = (int(rows.series[i]), int(rows.time[i]))
-            seen[key] = seen.get(key, -1) + 1
-            # One day at a time keeps the part of the table small that is looked through.
-            rounds.setdefault((seen[key], key[1] // DAY), []).append(i)
-        for (_, day), members in sorted(rounds.items()):
-            self._merge_round(db, frame, rows, np.array(members, np.int64), day, keys, staged, changes)
-
-    def _merge_round(
-        self,
-        db: duckdb.DuckDBPyConnection,
-        frame: Frame,
-        rows: _Rows,
-        which: NDArray[np.int64],
-        day: int,
-        keys: ManifestKeys | None,
-        staged: Staged,
-        changes: Changes,
-    ) -> None:
-        span = [np.datetime64(at, "us").item() for at in (day * DAY, (day + 1) * DAY)]
-        table = rows.table(which).append_column("cause", pa.array(rows.cause[which]))
-        db.register("merging", table.append_column("ord", pa.array(np.arange(len(which)))))
-        found = db.execute(_BEFORE, span).fetchnumpy()
-        decided = rows.cause[which] == Cause.QUALITY_DECIDED
-        # A verdict about a reading that is gone (expired) does not bring it back.
-        state = np.where(decided, np.uint8(2), np.uint8(0))  # 0 new, 1 revised, 2 unchanged
-        at = np.asarray(found["ord"], np.int64)
-        revision, before = rows.revision[which][at], np.asarray(found["revision"], np.int64)
-        same_value, same_flag = (np.asarray(found[name], np.bool_) for name in ("same_value", "same_flag"))
-        verdict = decided[at] & same_value & (before <= revision)
-        newer = (verdict | (~decided[at] & (before < revision))) & ~(same_value & same_flag)
-        state[at] = np.where(newer, 1, 2)
-        db.unregister("merging")
-        if (revised := which[state == 1]).size:
-            changed = rows.table(revised).append_column("cause", pa.array(rows.cause[revised]))
-            db.register("merging", changed)
-            db.execute(_CORRECT, span)
-            db.execute(_UPDATE, span)
-            db.unregister("merging")
-        self._append(db, [rows.table(which[state == 0])])
-        staged.readings += int((state == 0).sum())
-        staged.revised += len(revised)
-        staged.unchanged += int((state == 2).sum())
+        """Merge the rows ``which`` into what is stored, and count them."""
+        # By key, and within a key as revisions count; lexsort is stable, so a verdict stays behind its value.
+        which = which[np.lexsort((rows.versions.revision[which], rows.time[which], rows.series[which]))]
+        state = self._merge(db, rows.take(which))
+        staged.readings += int((state == NEW).sum())
+        staged.revised += int((state == REVISED).sum())
+        staged.unchanged += int((state == UNCHANGED).sum())
         if keys is not None:
-            for code, column in enumerate(_COUNTED):
+            for code, column in _COUNTED.items():
                 mask = np.zeros(len(rows.series), np.bool_)
                 mask[which[state == code]] = True
                 self._count(frame, rows, mask, keys, column, staged, changes)
+
+    def _merge(self, db: duckdb.DuckDBPyConnection, rows: _Rows) -> NDArray[np.uint8]:
+        """Merge rows, sorted by key, into what is stored; return what became of each, as ``Merged.state``."""
+        starts = np.ones(len(rows.time), np.bool_)
+        starts[1:] = (rows.series[1:] != rows.series[:-1]) | (rows.time[1:] != rows.time[:-1])
+        keys = rows.take(starts)
+        held, ids, stored = _stored(db, keys)
+        first = np.full(len(keys.time), NONE, np.int64)
+        first[held] = np.arange(len(held))
+        versions = rows.versions.behind(stored)
+        merged = merge(np.cumsum(starts) - 1, first, versions)
+        if (revised := merged.state == REVISED).any():
+            self._correct(db, rows.take(revised), versions.take(merged.replaced[revised]))
+        now = merged.now[held]
+        if (changed := now != first[held]).any():
+            _with(db, _UPDATE, pa.table({"id": ids[changed], **_columns(versions.take(now[changed]))}))
+        new = (first == NONE) & (merged.now != NONE)
+        self._append(db, [_Rows(keys.series[new], keys.time[new], versions.take(merged.now[new])).table()])
+        return merged.state
+
+    @staticmethod
+    def _correct(db: duckdb.DuckDBPyConnection, new: _Rows, old: Versions) -> None:
+        """Keep what was replaced by what, shape (n,) both: every step, also between rows of one frame."""
+        after = new.table()
+        before = [pa.array(column) for column in _columns(old).values()]
+        columns = [*after.columns[:2], *before, *after.columns[2:], pa.array(new.versions.cause)]
+        _with(db, "INSERT INTO corrections SELECT * FROM merging", pa.table(columns, names=_CORRECTION))
 
     @staticmethod
     def _count(
@@ -231,10 +200,10 @@ class Writer:
         changes: Changes,
     ) -> None:
         """Count rows under their (network, hour). Quality's own revisions and re-driven rows are booked apart."""
-        row = (rows.revision & 0xFFFF).astype(np.int64)
-        own = mask & (rows.cause == Cause.READING)
+        row = (rows.versions.revision & 0xFFFF).astype(np.int64)
+        own = mask & (rows.versions.cause == Cause.READING)
         sums = np.bincount(keys.of_row[row[own]], minlength=len(keys.keys))
-        decided = mask & (rows.cause == Cause.QUALITY_DECIDED)
+        decided = mask & (rows.versions.cause == Cause.QUALITY_DECIDED)
         again = np.bincount(keys.of_row[row[decided]], minlength=len(keys.keys))
         for k, key in enumerate(keys.keys):
             if sums[k]:
@@ -244,6 +213,43 @@ class Writer:
         if keys.redriven:
             origin = frame.origin
             assert origin is not None
-            for i in np.flatnonzero(mask & (rows.cause == Cause.REDRIVE)).tolist():
+            for i in np.flatnonzero(mask & (rows.versions.cause == Cause.REDRIVE)).tolist():
                 counts = staged.redriven.setdefault((origin[1], int(row[i])), [0, 0, 0])
-                counts[_COUNTED.index(column)] += 1
+                counts[list(_COUNTED.values()).index(column)] += 1
+
+
+def _stored(db: duckdb.DuckDBPyConnection, keys: _Rows) -> tuple[NDArray[np.int64], NDArray[np.int64], Versions]:
+    """Return which of the distinct keys (k,) are stored, where (rowid), and what stands there; shape (held,) each."""
+    wanted = pa.table(
+        {"series": keys.series, "time": pa.array(keys.time).cast(_STAMP), "ord": np.arange(len(keys.time))}
+    )
+    day = keys.time // DAY
+    found = []
+    for number in np.unique(day).tolist():
+        # One day at a time keeps the part of the table small that is looked through.
+        span = [np.datetime64(at, "us").item() for at in (number * DAY, (number + 1) * DAY)]
+        db.register("merging", wanted.filter(pa.array(day == number)))
+        found.append(db.execute(_BEFORE, span).fetchnumpy())
+        db.unregister("merging")
+    held, ids, value, flag, tests, revision, known = (
+        np.concatenate([np.asarray(part[name]) for part in found]) for name in found[0]
+    )
+    return held, ids, Versions(value, flag, tests, revision, known, np.zeros(len(held), np.uint8))
+
+
+def _columns(versions: Versions) -> dict[str, Any]:
+    """Return the columns of ``readings`` behind series and time."""
+    return {
+        "value": pa.array(versions.value, mask=np.isnan(versions.value)),
+        "flag": versions.flag,
+        "tests": versions.tests,
+        "revision": versions.revision,
+        "known_at": pa.array(versions.known_us).cast(_STAMP),
+    }
+
+
+def _with(db: duckdb.DuckDBPyConnection, sql: str, rows: pa.Table) -> None:
+    """Execute a statement that reads ``rows`` under the name merging."""
+    db.register("merging", rows)
+    db.execute(sql)
+    db.unregister("merging")

@@ -244,17 +244,20 @@ def test_guilty_rows_are_rejected_without_a_look_and_others_pass() -> None:
     assert decode(out["processed"]).sections["manifest"].column("outcome").to_pylist() == [QUARANTINED, STORED]
 
 
-def test_a_frame_carries_origin_clock_catalogue_and_tick() -> None:
-    """Derive runs on the tick of the header; without one there is none."""
+def test_a_frame_carries_origin_clock_catalogue_and_ticks() -> None:
+    """Derive runs on the ticks of the header: clock, position, and the catalogue that held then."""
     process = Process({CAT.version: CAT}.__getitem__, partition=3)
     process.restore(None)
     header = decode(
         process.apply(decode(frame_of([configure(0, CAT.version), tick(5), tick(6)])), 40)["processed"]
     ).header
     assert (header["origin"], header["clock"], header["catalogue"]) == ([3, 40], T0 + 6 * SECOND, CAT.version)
-    assert header["tick"] == [T0 + 6 * SECOND, 40 << 16 | 2]
+    assert header["ticks"] == [
+        [T0 + 5 * SECOND, 40 << 16 | 1, CAT.version],
+        [T0 + 6 * SECOND, 40 << 16 | 2, CAT.version],
+    ]
     header = decode(process.apply(decode(frame_of([reading("a", 7, pm25=1)])), 41)["processed"]).header
-    assert header["tick"] is None
+    assert header["ticks"] == []
 
 
 def test_an_empty_catalogue_quarantines_everything() -> None:

@@ -19,6 +19,7 @@ from qingtu.catalogue_model import ThresholdRule
 from qingtu.clock import DAY, HOUR, MINUTE, SECOND
 from qingtu.properties import load_properties
 from simulators import MODELS, SIMULATORS
+from simulators.air import episode
 from simulators.faults import PRESETS, FaultPlan
 from simulators.ocean import oxygen_saturation
 from simulators.run import RATE_PROPERTIES
@@ -186,6 +187,39 @@ def test_a_few_stations_are_honestly_alarming_and_the_others_are_not(seed: int, 
     for station, roles in stories.items():
         assert {expected[role] for role in roles} <= alarming[station]
     assert len(set(alarming) - set(stories)) <= 4, alarming
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_midnight_is_a_minute_like_others(seed: int) -> None:
+    """For 30 days at all stations that measure the air: nothing jumps when the local day changes."""
+    night = np.arange(-30, 31)[None, :] * MINUTE
+    midnights = START + np.arange(30)[:, None] * DAY
+    times = (midnights + night).ravel().astype(np.int64)
+    jumps = []
+    for sender in World(city(), seed).senders:
+        for slot, (model, place) in zip(sender.device._slots, sender.device._models, strict=True):
+            if slot.property.key not in SIMULATORS["air"]:
+                continue
+            step = np.abs(np.diff(model(place, times).reshape(30, 61), axis=1))
+            over, beside = step[:, 29], np.delete(step, 29, axis=1)
+            # The catalogue limits no rate of a pollutant, so the bounds are the minutes beside, and 5 µg/m³ of PM2.5.
+            unlike = over.mean() > 2 * beside.mean() or (slot.property.key == "pm25" and over.max() > 5)
+            if unlike:
+                jumps.append((place.station, slot.property.key, over.max(), beside.max()))
+    assert jumps == []
+
+
+def test_an_episode_rises_and_falls_smoothly() -> None:
+    """No steeper than a bell of its height, 138 µg/m³, and width, 2.6 h; each day has one, of a strength of its own."""
+    times = np.arange(START, START + 30 * DAY, MINUTE, dtype=np.int64)
+    for number in range(3):
+        place = Place(1, "E", "air", roles=frozenset({f"episode {number}"}))
+        extra = episode(place, times)
+        assert np.abs(np.diff(extra)).max() <= 138 * np.exp(-0.5) / 2.6 / 60
+        peaks = extra.reshape(30, -1).max(axis=1)
+        assert 100 < peaks.min() < peaks.max() < 140
+        parts = np.concatenate([episode(place, part) for part in np.array_split(times, 7)])
+        assert (parts == extra).all()
 
 
 def test_pm10_is_never_below_pm25_and_ozone_goes_against_no2() -> None:

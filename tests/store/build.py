@@ -61,7 +61,7 @@ class Message:
 
 def frame(stream: str, origin: int, sections: Mapping[str, pa.RecordBatch], clock: int = T0, **header: Any) -> Frame:
     """Make a frame as it comes from the bus: encoded and decoded."""
-    head = {"stream": stream, "clock": clock, "catalogue": "c", "origin": [0, origin], "tick": None, **header}
+    head = {"stream": stream, "clock": clock, "catalogue": "c", "origin": [0, origin], "ticks": [], **header}
     return records.decode(records.encode(head, sections))
 
 

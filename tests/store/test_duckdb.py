@@ -99,6 +99,23 @@ def test_corrections_tell_every_step(fresh_store: OpenStore, messages: list[Mess
     store.close()
 
 
+def test_equal_keys_of_one_frame_leave_every_correction(store: DuckStore) -> None:
+    """Also between rows of the frame itself, whether the key was stored before or not."""
+    values = [1.0, 2.0, 2.0, NAN, NAN, 3.0] * 50
+    messages = [Message((Reading(series, 1, value),), i) for i, value in enumerate(values) for series in (0, 1)]
+    messages[0] = Message((Reading(0, 1, 8.0), Reading(2, 1, 1.0)))
+    store.apply(PROCESSED, 0, frames_of(messages, [1]), 2)
+    model = Model.of(messages, [1])
+    with store.cursor() as db:
+        found = db.execute(
+            "SELECT series, epoch_us(time), old_value, old_flag, old_revision, new_value, new_flag, new_revision "
+            "FROM corrections"
+        ).fetchall()
+    names = [SERIES.index(key) for key in store._names.keys]
+    assert len(found) > 300
+    assert sorted(map(repr, ((names[row[0]], *row[1:]) for row in found))) == sorted(map(repr, model.corrections()))
+
+
 def test_one_reading_with_its_corrections(store: DuckStore) -> None:
     """Explain reads them, oldest first."""
     store.apply(PROCESSED, 0, [processed(i, [reading(1, float(i))]) for i in range(3)], 3)

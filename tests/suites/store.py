@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -71,6 +72,12 @@ def apply_in(store: Store, frames: Sequence[Frame], cuts: Sequence[int]) -> None
         store.apply(PROCESSED, 0, frames[a:b], b)
 
 
+def counted(store: BookStore) -> tuple[int, ...]:
+    """Return how many readings are booked as stored, revised, repeated and reflagged, over all books."""
+    books = store.ledger()[0].values()
+    return tuple(sum(b[column] for b in books) for column in ("r_stored", "r_revised", "r_repeated", "reflagged"))
+
+
 class StoreSuite:
     """Behaviour that stages count on."""
 
@@ -98,11 +105,28 @@ class StoreSuite:
         some = position(at // 3, at % 3)
         assert stored(store, as_of=some) == model.rows(as_of=some)
         assert stored(store, known_by_us=T0 + at * 1_000_000) == model.rows(known_by=T0 + at * 1_000_000)
-        books = list(store.ledger()[0].values())
-        assert sum(b["r_stored"] for b in books) == model.stored
-        assert sum(b["r_revised"] for b in books) == model.revised
-        assert sum(b["r_repeated"] for b in books) == model.repeated
-        assert sum(b["reflagged"] for b in books) == model.reflagged
+        assert counted(store) == (model.stored, model.revised, model.repeated, model.reflagged)
+        store.close()
+
+    def test_two_thousand_equal_keys_in_one_frame(self, open_store: OpenStore) -> None:
+        """A device that repeats one time: every step is kept, among rows of other keys, late ones and verdicts."""
+        store = open_store()
+        rng = np.random.default_rng(7)
+        values = rng.choice([1.0, 2.0, 3.0, NAN], 2000).tolist()
+        flags = rng.choice([1, 3], 2000).tolist()
+        same = [
+            Message((Reading(0, 5, value, flag),), i) for i, (value, flag) in enumerate(zip(values, flags, strict=True))
+        ]
+        judged = Reading(0, 5, values[-1], 4, 16, Cause.QUALITY_DECIDED)
+        others = [Message((Reading(1, i % 7000 - 3000, float(i)),), i) for i in range(0, 9000, 50)]
+        messages = [Message((Reading(0, 5, 9.0), Reading(1, 0, 9.0))), *same, *others, Message((judged,), 2000)]
+        apply_in(store, frames_of(messages, [1]), [])
+        model = Model.of(messages, [1])
+        assert model.revised > 1000
+        assert stored(store) == model.rows()
+        for at in (0, 1, 999, 2000):
+            assert stored(store, as_of=position(1, at)) == model.rows(as_of=position(1, at))
+        assert counted(store) == (model.stored, model.revised, model.repeated, model.reflagged)
         store.close()
 
     @SLOW

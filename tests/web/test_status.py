@@ -8,7 +8,7 @@ import pytest
 
 from qingtu.app import Options, Service
 from qingtu.settings import Settings
-from tests.web.conftest import Running, small_catalogue, until
+from tests.web.conftest import Running, running, small_catalogue, until
 from web import status
 from web.context import Context
 
@@ -41,6 +41,25 @@ def test_a_stage_that_stands_still_degrades(run: Running) -> None:
     run.settle()
     monitor.look()
     assert "stalled_process" not in [problem["key"] for problem in monitor.look()["problems"]]
+
+
+@pytest.mark.usefixtures("_at_once")
+def test_a_sink_shows_its_lag_and_may_let_a_batch_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames that wait for company are no fault; longer than a batch may wait they are."""
+    with running(tmp_path / "data", small_catalogue(), {"sinks": ["parquet"]}) as run:
+        run.send("a", run.now_ms(), pm25=12)
+        run.settle()
+        monitor = run.context.monitor
+        monitor.look()
+        look = monitor.look()
+        (stage,) = [stage for stage in look["stages"] if stage["name"] == "sink-parquet"]
+        assert stage["lag_frames"] > 0
+        assert "stalled_sink-parquet" not in [problem["key"] for problem in look["problems"]]
+        monkeypatch.setattr(status, "BATCH_S", 0)
+        assert "stalled_sink-parquet" in [problem["key"] for problem in monitor.look()["problems"]]
+        text = run.http.get("/metrics").text
+        assert 'qingtu_stage_lag_frames{stage="sink-parquet"}' in text
+        assert 'qingtu_sink_lost_frames{sink="sink-parquet"} 0.0' in text
 
 
 @pytest.mark.usefixtures("_at_once")

@@ -123,6 +123,8 @@ def _gauges(context: Context) -> None:
     gauge = context.service.metrics.gauge
     for stage in look["stages"]:
         gauge("stage_lag_frames", stage["lag_frames"], stage=stage["name"])
+    for sink in context.service.followers.stages:
+        gauge("sink_lost_frames", sink.lost_frames, sink=sink.name)
     for name in ("received", "stored", "duplicate", "quarantined", "ignored", "in_flight"):
         gauge("ledger_messages", look["ledger"][name], outcome=name)
     gauge("ledger_balanced", float(look["ledger"]["balanced"]))
