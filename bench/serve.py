@@ -36,6 +36,7 @@ def main() -> None:
     data, port, stations, receive, flush_ms, web = sys.argv[1:]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     environ = {
+        **{key: value for key, value in os.environ.items() if key.startswith("QINGTU_")},
         "QINGTU_DATA": data, "QINGTU_MQTT__HOST": "127.0.0.1", "QINGTU_MQTT__PORT": port,
         "QINGTU_MQTT__RECEIVE": receive, "QINGTU_MQTT__FLUSH_MS": flush_ms, "QINGTU_WEB__PORT": "0",
     }  # fmt: skip

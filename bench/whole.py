@@ -120,7 +120,9 @@ def rounds(
         with broker(folder) as port:
             measured = Measured(folder, port, stations, receive, flush_ms, web=False)
             seq = 0
-            base = int(time.time()) * 1000 - 200_000
+            # Within the hour that is running: the figures of an hour that ended are another piece of work.
+            now = int(time.time())
+            base = max(now - 60, now // 3600 * 3600) * 1000
             for number in range(runs + 1):
                 measured.begin(count)
                 steps = -(-count // stations)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA_VERSION: Final = 1
-_TAIL_BYTES: Final = 32 * 1024 * 1024
+_TAIL_BYTES: Final = 8 * 1024 * 1024
 _MIB: Final = 1024 * 1024
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS frames (
