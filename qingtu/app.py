@@ -243,8 +243,15 @@ class Service:
 
     def _step_tick(self) -> bool:
         if not self._ticking.is_set():
+            self._mend_broker()
             self.tick()
         return False
+
+    def _mend_broker(self) -> None:
+        """Start the embedded broker again when it has died; the gateway reconnects by itself."""
+        if self.broker is not None and not self.broker.running():
+            _LOG.warning("broker_ended", kind=self.broker.kind, next="it is started again")
+            self.broker = start_broker(self.settings.mqtt, self.settings.data)
 
     def _await_tick(self) -> None:
         self._ticking.wait(self.settings.figures.tick_s)

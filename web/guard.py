@@ -35,6 +35,8 @@ _HEADERS: Final = [
     (b"cross-origin-opener-policy", b"same-origin"),
 ]
 _LOG: Final = structlog.get_logger("web")
+BODY_BYTES: Final = 1024 * 1024
+"""Largest body of an act."""
 
 
 class ApiError(HTTPException):
@@ -58,11 +60,13 @@ class Guard:
         app: what is guarded.
         loopback: the server listens on loopback only; then only names of this machine are answered, so that a page of
             another site cannot read us under a name that it points here (DNS rebinding).
+        tokens: token → person; acts (POST) are answered to them alone.
     """
 
-    def __init__(self, app: ASGIApp, *, loopback: bool) -> None:
+    def __init__(self, app: ASGIApp, *, loopback: bool, tokens: Mapping[str, str]) -> None:
         self._app = app
         self._loopback = loopback
+        self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -81,14 +85,13 @@ class Guard:
             await send(message)
 
         try:
-            if self._loopback and not _is_local(_host_of(scope)):
-                zh, en = (
-                    "请用 localhost 或 127.0.0.1 访问本服务",
-                    "this service answers to localhost and 127.0.0.1 only",
-                )
-                await _answer(421, "wrong_host", zh, en)(scope, receive, guarded)
-            else:
-                await self._app(scope, receive, guarded)
+            receive = self._admit(scope, receive)
+            await self._app(scope, receive, guarded)
+        except ApiError as refusal:
+            if started:
+                raise
+            answer = _answer(refusal.status_code, refusal.code, refusal.zh, refusal.en, headers=refusal.headers)
+            await answer(scope, receive, guarded)
         except SendTimeoutError:
             _LOG.info("slow_client_cut", path=scope["path"])
         except Exception:
@@ -99,6 +102,36 @@ class Guard:
             await _answer(500, "internal", "服务内部错误, 详见日志", "internal error, see the log")(
                 scope, receive, guarded
             )
+
+    def _admit(self, scope: Scope, receive: Receive) -> Receive:
+        """Refuse what may not ask; bound the body of what may act."""
+        if self._loopback and not _is_local(_host_of(scope)):
+            zh, en = "请用 localhost 或 127.0.0.1 访问本服务", "this service answers to localhost and 127.0.0.1 only"
+            raise ApiError(421, "wrong_host", zh, en)
+        if scope["method"] != "POST":
+            return receive
+        # Before a byte of the body is read: who may not act may not fill our memory either.
+        person_of(Request(scope), self._tokens)
+        return _bounded(scope, receive)
+
+
+def _bounded(scope: Scope, receive: Receive) -> Receive:
+    """Let at most BODY_BYTES of a body through; acts are short texts and lists of ids."""
+    declared = dict(scope["headers"]).get(b"content-length", b"0")
+    left = BODY_BYTES
+    too_large = ApiError(413, "too_large", "请求过大", f"the body is larger than {BODY_BYTES} bytes")
+    if not declared.isdigit() or int(declared) > left:
+        raise too_large
+
+    async def bounded() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise too_large
+        return message
+
+    return bounded
 
 
 def _host_of(scope: Scope) -> str:

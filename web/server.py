@@ -92,7 +92,7 @@ def create_app(service: Service) -> FastAPI:
     def index() -> FileResponse:
         return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
 
-    app.add_middleware(Guard, loopback=is_loopback(service.settings.web.host))
+    app.add_middleware(Guard, loopback=is_loopback(service.settings.web.host), tokens=service.tokens)
     return app
 
 

@@ -1,8 +1,8 @@
 """Threshold rules: a value beyond a level, with hysteresis and hold.
 
 A level is reached when met exactly. With ``hold_s`` the value must stay beyond it for that long in event time; the
-alert then opens with the highest level that was held all the while. The level falls only when the value is
-``hysteresis`` on the good side. An alert whose opening reading is later flagged 3 or 4 is withdrawn. Only fresh
+alert then opens with, or rises to, the highest level that was held all the while. The level falls only when the value
+is ``hysteresis`` on the good side. An alert whose opening reading is later flagged 3 or 4 is withdrawn. Only fresh
 readings with flag 1 or 2 count.
 """
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_STATE: Final = np.dtype([("level", "u1"), ("held", "u1"), ("since", "<i8"), ("opened", "<i8"), ("acknowledged", "u1")])
+_SINCE: Final = tuple(f"since_{level}" for level in LEVELS)
+"""Since when a level above the standing one has been met without a break, µs UTC; 0: it is not."""
+_STATE: Final = np.dtype([("level", "u1"), ("opened", "<i8"), ("acknowledged", "u1"), *((n, "<i8") for n in _SINCE)])
 _RANKS: Final = np.arange(1, len(LEVELS) + 1, dtype=np.uint8)
 
 
@@ -116,7 +118,8 @@ class Threshold:
         met = ((signed >= self._enter[watch]) * _RANKS).max(axis=1, initial=0)
         kept = ((signed >= self._leave[watch]) * _RANKS).max(axis=1, initial=0)
         level = self._state["level"][watch]
-        stirred = (met > level) | (kept < level) | (self._state["held"][watch] > 0)
+        waiting = np.logical_or.reduce([self._state[name] > 0 for name in _SINCE])
+        stirred = (met > level) | (kept < level) | waiting[watch]
         if struck:
             stirred |= np.isin(pair_row, list(struck))
         if not stirred.any():
@@ -135,20 +138,23 @@ class Threshold:
     def _step(self, w: int, met: int, kept: int, batch: Batch, row: int) -> list[Transition]:
         state, time = self._state[w], int(batch.time_us[row])
         level = int(state["level"])
-        if met > level:
-            if not state["held"]:
-                state["held"], state["since"] = met, time
-            state["held"] = min(int(state["held"]), met)
-            if time - int(state["since"]) < self._hold_us[w]:
-                return []
-            to = int(state["held"])
-            held_s = (time - int(state["since"])) / SECOND
-            state["held"] = 0
+        # Each level above the standing one is held on its own: a higher one may have been met later.
+        to, began = level, 0
+        for rank, name in enumerate(_SINCE, 1):
+            if not level < rank <= met:
+                state[name] = 0
+                continue
+            if not state[name]:
+                state[name] = time
+            if time - int(state[name]) >= self._hold_us[w]:
+                to, began = rank, int(state[name])
+        if to > level:
             if not level:
                 state["opened"] = time
             state["level"], state["acknowledged"] = to, 0
-            return [self._transition(w, to, "open", batch, row, held_s=held_s)]
-        state["held"] = 0
+            for name in _SINCE[:to]:
+                state[name] = 0
+            return [self._transition(w, to, "open", batch, row, held_s=(time - began) / SECOND)]
         if kept < level:
             state["level"] = kept
             name = "resolved" if not kept else "acknowledged" if state["acknowledged"] else "open"
@@ -157,12 +163,15 @@ class Threshold:
 
     def _withdraw(self, w: int, struck_us: int, batch: Batch, row: int) -> list[Transition]:
         state = self._state[w]
-        if state["held"] and int(state["since"]) == struck_us:
-            state["held"] = 0
+        for name in _SINCE:
+            if int(state[name]) == struck_us:
+                state[name] = 0
         if not state["level"] or int(state["opened"]) != struck_us:
             return []
         out = self._transition(w, 0, "withdrawn", batch, row, why="the opening reading was flagged")
-        state["level"] = state["held"] = 0
+        state["level"] = 0
+        for name in _SINCE:
+            state[name] = 0
         return [out]
 
     def _transition(self, w: int, level: int, name: str, batch: Batch, row: int, **evidence: Any) -> Transition:

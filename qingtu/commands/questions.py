@@ -14,7 +14,12 @@ from qingtu.commands.output import ledger_line, ledger_table, out, print_json, p
 from qingtu.errors import NotFound
 
 LEVELS = ("", "蓝 blue", "黄 yellow", "橙 orange", "红 red")
-STATES = {"ok": "正常 ok", "degraded": "降级 degraded", "starting": "启动中 starting"}
+STATES = {
+    "ok": "正常 ok",
+    "degraded": "降级 degraded",
+    "starting": "启动中 starting",
+    "not_running": "未运行 not running",
+}
 
 alerts_app = typer.Typer(help="Alerts, newest first; ack acknowledges one / 告警, ack 为签收", no_args_is_help=False)
 
@@ -22,10 +27,15 @@ alerts_app = typer.Typer(help="Alerts, newest first; ack acknowledges one / 告�
 def status(file: SettingsFile = None, data: Data = None, json: Json = False) -> None:
     """Say how the service is / 服务状态.
 
-    Exit code 1 when it is degraded.
+    Exit code 1 when it is degraded, or when no service runs.
     """
-    with reach(settings_of(file, data)) as client:
+    settings = settings_of(file, data)
+    running = running_service(settings.data) is not None
+    with reach(settings) as client:
         found = client.get("/api/status")
+    if not running:
+        # What the opened files say of themselves is no word about a service: nothing is being taken.
+        found["state"] = "not_running"
     if json:
         print_json(found)
     else:
@@ -37,7 +47,7 @@ def status(file: SettingsFile = None, data: Data = None, json: Json = False) -> 
         print_table(("", ""), [(name, value) for name, value in rows if value is not None])
         sums = dict(found["ledger"])
         out().print(ledger_line({"balanced": sums.pop("balanced"), "messages": sums}), soft_wrap=True)
-    if found["state"] == "degraded":
+    if found["state"] in ("degraded", "not_running"):
         raise typer.Exit(1)
 
 

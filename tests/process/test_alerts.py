@@ -75,6 +75,12 @@ def test_rising_needs_the_hold_too() -> None:
     assert story(series(cat, values)) == [("open", 2, 120), ("open", 4, 420)]
 
 
+def test_a_higher_level_is_held_on_its_own() -> None:
+    """A level that was met later rises when its own hold has passed, not one hold after the alert opened."""
+    cat = one_rule(levels={"yellow": 100, "red": 200}, hold_s=120)
+    assert story(series(cat, [110, 210, 210, 210])) == [("open", 2, 120), ("open", 4, 180)]
+
+
 def test_levels_that_the_rule_lacks_are_passed_over() -> None:
     """From red the alert falls to the next level that there is."""
     cat = one_rule(levels={"blue": 50, "red": 200})

@@ -239,3 +239,15 @@ def test_export_gives_whole_files(run: Running) -> None:
     while list(folder.iterdir()):  # a file goes right after its last byte was sent
         assert time.monotonic() < deadline, list(folder.iterdir())
         time.sleep(0.02)
+
+
+def test_an_act_is_refused_before_its_body_is_read(run: Running) -> None:
+    """Without a token nothing of a large body is taken; with one, no more than an act can need."""
+    body = b"[" + b" " * (4 * 1024 * 1024) + b"]"
+    stranger = run.http.post("/api/quarantine/redrive", content=body, headers={"Authorization": ""})
+    assert stranger.status_code == 401
+    assert stranger.json()["error"]["code"] == "no_token"
+    token = next(iter(run.service.tokens))
+    known = run.http.post("/api/quarantine/redrive", content=body, headers={"Authorization": f"Bearer {token}"})
+    assert known.status_code == 413
+    assert known.json()["error"]["zh"]
