@@ -77,7 +77,7 @@ def origin(service: Explained, key: tuple[str, str, str], reading: dict[str, Any
     mine = _matching(decoded, row, entry, catalogue, key, reading["time"])
     steps.append(_decode_step(decoder, decoded, mine, row))
     if entry is None or mine is None:
-        zh = f"台账版本 {version} 中该报文不给出此序列"
+        zh = f"目录版本 {version} 中该报文不给出此序列"
         return [*steps, step("locate", zh, f"with catalogue {version} this payload does not give this series", {})]
     steps.append(_locate(entry, decoded.names[decoded.name[mine]], version))
     steps.append(_convert(entry, decoded, mine, key[1], reading))
@@ -188,7 +188,7 @@ def _locate(entry: DeviceEntry, name: str, version: str) -> Step:
         "station_zh": entry.station.zh, "station_en": entry.station.en, "field": name, "unit": spec.unit,
         "scale": spec.scale, "offset": spec.offset, "sentinels": list(spec.sentinels), "timezone": entry.timezone,
     }  # fmt: skip
-    zh = f"台账 {version}: 字段 {name} 属于站点 {entry.station.zh}"
+    zh = f"目录 {version}: 字段 {name} 属于站点 {entry.station.zh}"
     return step("locate", zh, f"catalogue {version}: field {name} belongs to {entry.station.en}", data)
 
 

@@ -205,7 +205,7 @@ async def _config(request: Request, error: Exception) -> Response:
     problems = [{"file": p.file, "line": p.line, "key": p.key, "value": p.value, "message": p.message}
                 for p in error.problems]  # fmt: skip
     first = str(error.problems[0]) if error.problems else ""
-    zh = f"台账有 {len(problems)} 处错误, 仍使用原台账: {first}"
+    zh = f"目录有 {len(problems)} 处错误, 仍使用原目录: {first}"
     en = f"the catalogue has {len(problems)} problems, the old one stays in use: {first}"
     return _answer(409, "bad_catalogue", zh, en, problems=problems)
 

@@ -110,7 +110,7 @@ _HEADLINES: Final[Mapping[str, tuple[str, ...]]] = {
 REASONS: Final[Mapping[str, tuple[str, str, str, str]]] = {
     "too_large": (
         "报文过大", "Too large",
-        "设备发送的报文超过路由上限; 核实设备, 或在设置中调大该路由的 max_payload_bytes。原文只保留前 64 KiB, 不能重放",
+        "设备发送的报文超过路由上限; 核实设备, 或在设置中调大该路由的 max_payload_bytes。原文只保留前 64 KiB, 不能重投",
         "Larger than its route allows: check the device, or raise max_payload_bytes. Only 64 KiB are kept: no re-drive",
     ),
     "empty_payload": (
@@ -120,7 +120,7 @@ REASONS: Final[Mapping[str, tuple[str, str, str, str]]] = {
     ),
     "no_route": (
         "无路由", "No route",
-        "主题不属于任何路由; 修正设备主题, 或在设置中增加路由后重放",
+        "主题不属于任何路由; 修正设备主题, 或在设置中增加路由后重投",
         "No route takes this topic: correct the device's topic, or add a route to the settings and drive it again",
     ),
     "topic_not_utf8": (
@@ -138,7 +138,7 @@ REASONS: Final[Mapping[str, tuple[str, str, str, str]]] = {
     ),
     "no_decoder": (
         "无解码器", "No decoder",
-        "路由的解码器已不存在; 在设置中更正 routes.decoder 后重放",
+        "路由的解码器已不存在; 在设置中更正 routes.decoder 后重投",
         "The route's decoder is gone: correct routes.decoder in the settings and drive it again",
     ),
     "bad_json": (
@@ -173,27 +173,27 @@ REASONS: Final[Mapping[str, tuple[str, str, str, str]]] = {
     ),
     "unknown_device": (
         "未知设备", "Unknown device",
-        "在台账 (stations/) 中登记该设备, 重新载入台账后重放",
+        "在目录 (stations/) 中登记该设备, 重新加载目录后重投",
         "Add the device to the catalogue (stations/), reload it, then drive the message again",
     ),
     "unknown_property": (
         "未知字段", "Unknown field",
-        "在台账中为该设备登记此字段, 重新载入后重放",
+        "在目录中为该设备登记此字段, 重新加载后重投",
         "Map this field of the device in the catalogue, reload it, then drive the message again",
     ),
     "unknown_unit": (
         "未知单位", "Unknown unit",
-        "单位与该要素不符或无法识别; 在台账中写明单位, 或修正设备",
+        "单位与该要素不符或无法识别; 在目录中写明单位, 或修正设备",
         "The unit does not fit the property or is not known: state it in the catalogue, or correct the device",
     ),
     "not_finite": (
         "数值过大", "Too large a number",
-        "换算后超出数值范围; 检查设备或台账中的 scale",
+        "换算后超出数值范围; 检查设备或目录中的 scale",
         "Beyond the range of numbers after conversion: check the device, or scale in the catalogue",
     ),
     "clock_wrong": (
         "设备时钟错误", "Clock wrong",
-        "校准设备时钟; 已收到的报文可用 --shift 改正时间后重放",
+        "校准设备时钟; 已收到的报文可用 --shift 改正时间后重投",
         "Set the device's clock; what came already can be driven again with --shift",
     ),
     "retained_no_time": (
@@ -203,7 +203,7 @@ REASONS: Final[Mapping[str, tuple[str, str, str, str]]] = {
     ),
     "internal_error": (
         "内部错误", "Internal error",
-        "该报文使处理程序出错; 请连同原始字节报告, 修复后重放",
+        "该报文使处理程序出错; 请连同原始字节报告, 修复后重投",
         "This message makes the program fail: report it with its bytes, and drive it again after the repair",
     ),
     "unknown_alert": (

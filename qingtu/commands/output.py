@@ -89,4 +89,4 @@ def ledger_line(ledger: Mapping[str, Any]) -> str:
     """Write a ledger in one line."""
     word = "平衡 balanced" if ledger["balanced"] else "不平衡 NOT BALANCED"
     sums = " · ".join(f"{MESSAGES.get(key, key)} {count:,}" for key, count in ledger["messages"].items())
-    return f"账本 ledger: {word} · {sums}"
+    return f"台账 ledger: {word} · {sums}"

@@ -21,7 +21,7 @@ STATES = {
     "not_running": "未运行 not running",
 }
 
-alerts_app = typer.Typer(help="Alerts, newest first; ack acknowledges one / 告警, ack 为签收", no_args_is_help=False)
+alerts_app = typer.Typer(help="Alerts, newest first; ack acknowledges one / 预警, ack 为确认", no_args_is_help=False)
 
 
 def status(file: SettingsFile = None, data: Data = None, json: Json = False) -> None:
@@ -57,7 +57,7 @@ def ledger(
     json: Json = False,
     audit: Annotated[bool, typer.Option("--audit", help="Recount everything from the rows / 逐行重新核算")] = False,
 ) -> None:
-    """Show where every message ended / 账本.
+    """Show where every message ended / 台账.
 
     Exit code 1 when the sums do not balance, or a recount does not agree.
     """
@@ -160,7 +160,7 @@ def alerts(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many / 最多条数")] = 200,
     json: Json = False,
 ) -> None:
-    """List alerts, the highest unacknowledged first / 列出告警, 未签收的最高级在前."""
+    """List alerts, the highest unacknowledged first / 列出预警, 未确认的最高级在前."""
     if context.invoked_subcommand is not None:
         return
     with reach(settings_of(file, data)) as client:
@@ -193,12 +193,12 @@ def alerts(
 
 @alerts_app.command("ack")
 def acknowledge(
-    alert: Annotated[str, typer.Argument(help="Id of the alert / 告警编号")],
+    alert: Annotated[str, typer.Argument(help="Id of the alert / 预警编号")],
     note: Annotated[str, typer.Option("--note", help="What was found or done / 处置说明")] = "",
     file: SettingsFile = None,
     data: Data = None,
 ) -> None:
-    """Acknowledge an alert in the name of the token's person / 签收告警."""
+    """Acknowledge an alert in the name of the token's person / 确认预警."""
     with reach(settings_of(file, data), acts=True) as client:
         client.post(f"/api/alerts/{alert}/acknowledge", {"note": note})
-    out().print(f"已签收 / acknowledged: {alert}")
+    out().print(f"已确认 / acknowledged: {alert}")

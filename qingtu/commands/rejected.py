@@ -69,14 +69,14 @@ def redrive(
     file: SettingsFile = None,
     data: Data = None,
 ) -> None:
-    """Drive rejected messages through the pass again / 目录修正后重新处理."""
+    """Drive rejected messages through the pass again / 目录修正后重投."""
     if bool(ids) + bool(reason) + everything != 1:
         raise typer.BadParameter("give ids, or --reason, or --all / 请给出编号, 或 --reason, 或 --all")
     sign = -1 if shift.startswith("-") else 1
     body = {"ids": ids or None, "reason": reason, "shift_s": sign * duration_s(shift.lstrip("+-"))}
     with reach(settings_of(file, data), acts=True) as client:
         count = client.post("/api/quarantine/redrive", body)["count"]
-    out().print(f"重新处理 / driven again: {count}")
+    out().print(f"重投 / driven again: {count}")
 
 
 def _dump(data: bytes) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from .harness import World
+from qingtu.app import Service
+from qingtu.settings import load_settings
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from .harness import World, free_port, mosquitto, write_catalogue
 
 pytestmark = pytest.mark.faults
 
@@ -35,3 +37,26 @@ def test_broker_killed_while_connected(tmp_path: Path) -> None:
         world.outcome().check(world.acked())
     finally:
         world.end()
+
+
+def test_the_embedded_broker_is_started_again(tmp_path: Path) -> None:
+    """Kill -9 of our own child: the next tick starts it again, and the gateway is connected to the new one."""
+    mosquitto()
+    environ = {
+        "QINGTU_DATA": str(tmp_path / "data"), "QINGTU_MQTT__PORT": str(free_port()),
+        "QINGTU_CATALOGUE": str(write_catalogue(tmp_path / "stations", 2)), "QINGTU_FIGURES__TICK_S": "0.5",
+    }  # fmt: skip
+    service = Service(load_settings(Path(os.devnull), environ=environ))
+    try:
+        service.start()
+        assert service.broker is not None
+        dead = service.broker.pid
+        os.kill(dead, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while service.broker.pid == dead or service.problems():
+            assert time.monotonic() < deadline, service.problems()
+            time.sleep(0.1)
+        assert service.broker.running()
+        service.stop()
+    finally:
+        service.close()
