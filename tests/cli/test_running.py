@@ -55,7 +55,7 @@ def test_ledger_agrees_with_what_was_published(running: Running) -> None:
     messages = _ledger(running).json["messages"]
     assert messages["received"] == truth["published"]
     assert messages["quarantined"] == truth["quarantined"] > 0
-    assert running.ask("ledger").out.startswith("账本 ledger: 平衡 balanced")
+    assert running.ask("ledger").out.startswith("台账 ledger: 平衡 balanced")
 
 
 def test_audit_agrees(running: Running) -> None:
@@ -86,7 +86,7 @@ def test_rejected_messages_are_listed_shown_and_driven_again(running: Running) -
     assert shown["advice_en"]
     assert "00000000  " in running.ask("rejected", "show", ident).out
     driven = running.ask("rejected", "redrive", "--reason", "bad_json")
-    assert driven.out.strip() == f"重新处理 / driven again: {counts['bad_json']}"
+    assert driven.out.strip() == f"重投 / driven again: {counts['bad_json']}"
     after = _ledger(running).json
     assert after["balanced"] is True
     assert after["messages"] == before
