@@ -243,8 +243,8 @@ class Service:
 
     def _step_tick(self) -> bool:
         if not self._ticking.is_set():
+            self.tick()  # first: a broker that cannot be started must not stop the clock of figures and silence
             self._mend_broker()
-            self.tick()
         return False
 
     def _mend_broker(self) -> None:
