@@ -10,29 +10,42 @@ ENVIRONMENT = @$(FIND_PYTHON); "$$p" deploy/environment.py
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test cover check bench environment dev-environment clean
+.PHONY: help demo test cover check services services-test histories histories-mutants bench environment dev-environment clean
 
 help: ## this list / 本列表
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: environment ## the whole system with a simulated city; FOR=60s: headless, prints the ledger / 演示
 	@exec $(VENV)/qingtu demo $(if $(FOR),--for $(FOR) --json) $(ARGS)
 
 test: dev-environment ## the whole default test suite / 测试
-	@exec $(VENV)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@exec $(VENV)/python -m pytest -m "not services" -n $(WORKERS) --dist loadfile $(ARGS)
 
 cover: dev-environment ## the suite with branch coverage, at least 90 % / 覆盖率
 	@rm -f .coverage .coverage.*
-	@$(VENV)/python -m pytest --cov --cov-report= -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(VENV)/python -m pytest -m "not services" --cov --cov-report= -n $(WORKERS) --dist loadfile $(ARGS)
 	@exec $(VENV)/python -m coverage report --skip-covered --fail-under 90
+
+services: environment ## real Kafka, InfluxDB and mosquitto without Docker, until Ctrl-C / 启动真实服务器
+	@exec $(VENV)/python -m deploy.native up $(ARGS)
+
+services-test: dev-environment ## the tests on real servers; what cannot be had is skipped / 真实服务器测试
+	@$(VENV)/python -m deploy.native fetch --no-build || echo '缺少的将跳过 / tests of what is missing skip' >&2
+	@exec $(VENV)/python -m pytest -m services -n $(WORKERS) --dist loadfile -r sfE $(ARGS)
 
 check: dev-environment ## ruff (all rules), format, mypy strict / 静态检查
 	@$(VENV)/ruff check
 	@$(VENV)/ruff format --check
 	@$(VENV)/mypy
 
-bench: dev-environment ## microseconds of CPU a message, for each step and for the whole way / 性能
-	@exec $(VENV)/python -m bench $(ARGS)
+histories: dev-environment ## simulated histories with faults, SEEDS=2000 / 模拟故障历史
+	@exec $(VENV)/python -m tests.histories --seeds $(or $(SEEDS),2000) --jobs $(WORKERS) $(ARGS)
+
+histories-mutants: dev-environment ## do histories find planted bugs? / 植入缺陷检验
+	@exec $(VENV)/python -m tests.histories --mutants --jobs $(WORKERS) $(ARGS)
+
+bench: dev-environment ## microseconds of CPU a message; PEER=telegraf: beside another program / 性能
+	@exec $(VENV)/python -m bench $(if $(PEER),--peer $(PEER)) $(ARGS)
 
 clean: ## remove the environment and what tools left / 清除
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*

@@ -1,10 +1,14 @@
-"""``make bench``: every step, the whole way, latency, memory; figures of one run beside a yardstick."""
+"""``make bench``: every step, the whole way, latency, memory, the full way on real servers; beside a yardstick.
+
+``make bench PEER=telegraf`` measures the full way alone, and Telegraf on the same stream.
+"""
 
 from __future__ import annotations
 
 import argparse
 import statistics
 
+from bench import full, peer
 from bench.live import latency, latest
 from bench.steps import steps, yardstick
 from bench.whole import rounds
@@ -19,9 +23,21 @@ def main() -> None:
     """Run everything; the last line is the whole way."""
     parser = argparse.ArgumentParser(description="Costs per message of eight readings; 2,000 stations.")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
-    quick = parser.parse_args().quick
-    runs, count = (3, 40_000) if quick else (5, 100_000)
+    parser.add_argument("--full", action="store_true", help="only the full way MQTT, Kafka, InfluxDB")
+    parser.add_argument("--peer", choices=["telegraf"], help="the full way, and another program on the same stream")
+    options = parser.parse_args()
     print(f"yardstick: {yardstick():.1f} ms for a fixed Python loop (Telegraf's figures were taken at 20 to 34)")
+    if options.peer or options.full:
+        theirs = peer.report(quick=options.quick) if options.peer else ()
+        for line in (*full.report(quick=options.quick), *theirs):
+            print(line, flush=True)
+        print(f"yardstick: {yardstick():.1f} ms")
+        return
+    _embedded(quick=options.quick)
+
+
+def _embedded(*, quick: bool) -> None:
+    runs, count = (3, 40_000) if quick else (5, 100_000)
     for name, us in steps():
         print(f"step: {us:5.1f} us/message  {name}")
     live = latency()
@@ -30,14 +46,16 @@ def main() -> None:
     print(f"/api/latest of {answer['series']:,} series: {answer['ms']:.0f} ms (goal 200)")
     long = rounds(runs=1 if quick else 4, count=250_000, rate=0)
     print("memory after each 250,000 messages: " + ", ".join(f"{r['rss_mb']:.0f} MB" for r in long))
+    for line in full.report(quick=quick):
+        print(line, flush=True)
     plain = rounds(runs=runs, count=count // 2, rate=0, receive="plain")
     print(f"whole, plain receive path: {_median(plain, 'us')} us/message")
     paced = rounds(runs=runs, count=20_000, rate=2000)
     print(f"whole at 2,000 messages/s, flush 100 ms: {_median(paced, 'us')} us/message (goal 40)")
-    full = rounds(runs=runs, count=count, rate=0)
-    print(f"yardstick: {yardstick():.1f} ms; {_median(full, 'per_s')} messages/s until stored")
+    whole = rounds(runs=runs, count=count, rate=0)
+    print(f"yardstick: {yardstick():.1f} ms; {_median(whole, 'per_s')} messages/s until stored")
     print("peers on the same work: Telegraf 78 us with checks and alerts, a bare Go subscriber 11.5 us")
-    print(f"whole: {statistics.median(r['us'] for r in full):.1f} us/message")
+    print(f"whole: {statistics.median(r['us'] for r in whole):.1f} us/message")
 
 
 if __name__ == "__main__":

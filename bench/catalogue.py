@@ -1,31 +1,44 @@
-"""The bench's catalogue: like air stations with all checks and a threshold rule on every one of them."""
+"""The bench's catalogue: like air stations with all checks and twelve rules on each of them."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from qingtu.catalogue import Catalogue
-from qingtu.catalogue_model import Content, Defaults, Device, LimitSpec, Network, Pair, Station, ThresholdRule
+from qingtu.catalogue_limits import FlatLine, LimitSpec, Pair, Spike
+from qingtu.catalogue_model import Content, Defaults, Device, Network, Station
+from qingtu.catalogue_rules import RULE
 
 PROPERTIES: Final = ("pm25", "pm10", "so2", "no2", "o3", "co", "air_temperature", "relative_humidity")
+
+RULES: Final[tuple[dict[str, Any], ...]] = (
+    {"kind": "threshold", "property": "pm25", "levels": {"yellow": 75, "orange": 95}, "hysteresis": 5},
+    {"kind": "threshold", "property": "o3", "levels": {"yellow": 200}, "hysteresis": 10},
+    {"kind": "threshold", "property": "pm10", "levels": {"blue": 150, "red": 420}, "hold_s": 600},
+    {"kind": "threshold", "property": "no2", "levels": {"blue": 200}, "hold_s": 600},
+    {"kind": "rate_of_change", "property": "pm25", "levels": {"yellow": 500}},
+    {"kind": "rate_of_change", "property": "air_temperature", "direction": "fall", "levels": {"yellow": 60}},
+    {"kind": "stuck", "property": "pm25", "for_s": 3600},
+    {"kind": "stuck", "property": "o3", "for_s": 3600},
+    {"kind": "quality", "levels": {"yellow": 0.5}, "readings": 20},
+    {"kind": "deviation", "property": "pm25", "levels": {"yellow": 4}, "least": 20},
+    {"kind": "clock_wrong", "after_s": 600},
+    {"kind": "silence", "after_intervals": 5},
+)
+"""Twelve on each station, of every kind but expressions; that of quality watches all eight series."""
 
 
 def bench_catalogue(stations: int) -> Catalogue:
     """Return a catalogue of ``stations`` devices ``s0000`` … in network ``bench``, eight properties each."""
     limits = {
-        key: LimitSpec(rate_per_h=Pair(suspect=1e6, fail=2e6), spike=Pair(suspect=500.0, fail=900.0))
+        key: LimitSpec(
+            rate_per_h=Pair(suspect=1e6, fail=2e6),
+            spike=Spike(suspect=500.0, fail=900.0),
+            flat_line=FlatLine(tolerance=0.05, suspect_s=10800, fail_s=21600),
+        )
         for key in PROPERTIES
     }
-    rules = (
-        ThresholdRule(
-            id="pm25-high", kind="threshold", zh="PM2.5 超标", en="PM2.5 high", property="pm25",
-            levels={"yellow": 75, "orange": 95}, hysteresis=5,
-        ),
-        ThresholdRule(
-            id="o3-high", kind="threshold", zh="臭氧超标", en="Ozone high", property="o3",
-            levels={"yellow": 200}, hysteresis=10,
-        ),
-    )  # fmt: skip
+    rules = tuple(RULE.validate_python({"id": f"r{i}", "zh": "规则", "en": "Rule", **r}) for i, r in enumerate(RULES))
     rows = tuple(
         Station(
             id=f"s{i:04d}", zh=f"站{i}", en=f"Station {i}", network="bench", domain="air", kind="air",

@@ -26,6 +26,8 @@ from qingtu.store.duckdb import DuckStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from qingtu.contracts import Outputs
+
 _STATIONS, _FRAMES = 2000, 12
 _START_US = 1_795_392_000_000_000
 
@@ -91,7 +93,7 @@ def steps() -> Iterator[tuple[str, float]]:
     first = raw_frame([row], gateway="", catalogue=catalogue.version, clock_us=_START_US)
     process.apply(records.decode(first), 0)
     decoded = [records.decode(frame) for frame in raw]
-    made: list[dict[str, bytes]] = []
+    made: list[Outputs] = []
     yield (
         "the whole pass: decode … quality, alerts, processed frame",
         _cost(lambda n: made.append(process.apply(decoded[n], n + 1))),
@@ -99,7 +101,7 @@ def steps() -> Iterator[tuple[str, float]]:
     yield from _store(made)
 
 
-def _store(made: list[dict[str, bytes]]) -> Iterator[tuple[str, float]]:
+def _store(made: list[Outputs]) -> Iterator[tuple[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         store = DuckStore(Path(folder) / "bench.duckdb")
         try:

@@ -92,15 +92,15 @@ class Measured:
 
 
 def publish(
-    port: int, stations: int, count: int, rate: int, start_ms: int | None, step_ms: int
+    port: int, stations: int, count: int, rate: int, start_ms: int | None, step_ms: int, *more: str
 ) -> subprocess.Popen[str]:
-    """Start the publisher; without ``start_ms`` its times begin when it begins to publish."""
+    """Start the publisher; without ``start_ms`` its times begin when it begins to publish; ``more`` are its options."""
     start = [] if start_ms is None else ["--start-ms", str(start_ms)]
     return subprocess.Popen(
         [
             sys.executable, str(ROOT / "bench/publisher.py"), "--port", str(port), "--stations", str(stations),
             "--count", str(count), "--rate", str(rate), *start, "--step-ms", str(step_ms),
-            "--episode-every", "100", "--episode-length", "20", "--episode-height", "70", "--out", "/dev/null",
+            "--episode-every", "100", "--episode-length", "20", "--episode-height", "70", "--out", "/dev/null", *more,
         ],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip

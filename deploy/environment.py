@@ -57,7 +57,9 @@ def _works() -> bool:
 
 
 def _install(lock: str, count: int) -> None:
-    options = ("--disable-pip-version-check", "--no-input", "--require-hashes")
+    # The lock is the whole answer. Left to resolve, an older pip takes the newest release for a dependency with an
+    # extra (coverage[toml]) instead of the locked one, and then refuses it for its missing hash.
+    options = ("--disable-pip-version-check", "--no-input", "--require-hashes", "--no-deps")
     command = [PYTHON, "-m", "pip", "install", *options, "-r", ROOT / lock]
     _say(f"安装依赖 / installing {count} packages of {lock}, each checked by its hash")
     said: list[str] = []

@@ -68,7 +68,7 @@ class GatewayCore:
         size: their payload bytes.
         overfull: the bound was reached: disconnect, keep the session, come back when it is False again, which
             is when flushes have emptied half of it.
-        taken: messages taken since the start.
+        taken, taken_bytes: messages taken since the start, and the bytes of their payloads as kept.
         refused: how many of them by reason.
     """
 
@@ -103,7 +103,7 @@ class GatewayCore:
         self.rows = 0
         self.size = 0
         self.overfull = False
-        self.taken = 0
+        self.taken = self.taken_bytes = 0
         self.refused: dict[str, int] = dict.fromkeys((r.value for r in Refused), 0)
 
     # ---------------------------------------------------------------------------------------- configuration
@@ -136,13 +136,14 @@ class GatewayCore:
 
     # ------------------------------------------------------------------------------------------- connection
 
-    def connected(self, connection: int, session_present: bool, *, now_us: int | None = None) -> None:  # noqa: ARG002
+    def connected(self, connection: int, session_present: bool, *, now_us: int | None = None) -> None:
         """The broker accepted us.
 
         Args:
             connection: µs UTC at which it did; greater than any before.
-            session_present: the broker kept our session. Nothing hangs on it here: subscriptions are always
-                made again, and only the marker says that a backlog is drained.
+            session_present: the broker kept our session. If not, packet identifiers begin anew, and raw is told so
+                before any message of the new session. Nothing else hangs on it: subscriptions are always made again,
+                and only the marker says that a backlog is drained.
             now_us: ``connection`` when not given.
         """
         self._connection = self._current = connection
@@ -150,6 +151,10 @@ class GatewayCore:
         self._no_marker = False
         self._deaf = frozenset()
         self._newest_us = connection if now_us is None else now_us
+        if not session_present:
+            if not self._open.empty:
+                self._seal()
+            self._open.begin_session(connection, self._newest_us, self._sources.catalogue)
 
     def disconnected(self) -> None:
         """The connection ended; what it brought is still flushed, but not acknowledged."""
@@ -272,6 +277,7 @@ class GatewayCore:
         self.rows += rows
         self.size += size
         self.taken += rows
+        self.taken_bytes += size
 
     def _unusual(self, source: Sender, publish: Publish, now_us: int) -> Row:
         """Make the row of a message that is private, or refused, or both."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -133,7 +134,22 @@ class PeelingSocket:
             if self._out and not self._over:
                 self._sock.settimeout(1.0)
                 self._sock.sendall(self._out)
+            if not self._over:
+                self._linger()
         except OSError:
             self._over = True  # the broker is gone: it sends again what was not acknowledged
         finally:
             self._sock.close()
+
+    def _linger(self) -> None:
+        """Say that nothing more comes, and read what is under way until the broker closes too, for a second at most.
+
+        A socket that is closed with bytes unread is reset, and a reset takes the last PUBACKs away from the broker: it
+        would send again what is durable here.
+        """
+        deadline = time.monotonic() + 1.0
+        self._sock.settimeout(0.2)
+        if not isinstance(self._sock, ssl.SSLSocket):
+            self._sock.shutdown(socket.SHUT_WR)
+        while time.monotonic() < deadline and self._sock.recv(READ_BYTES):
+            pass

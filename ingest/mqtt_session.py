@@ -11,13 +11,17 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from ingest.claim import Claim
 from ingest.mqtt_client import ConnectionLostError, GatewayClient
 from ingest.peeler import ProtocolError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from paho.mqtt.client import Client, ConnectFlags
 
     from ingest.core import GatewayCore
+    from ingest.peeler import Publish
     from ingest.problems import Problems
     from qingtu.clock import Clock
     from qingtu.settings import MqttSettings
@@ -46,6 +50,8 @@ class MqttSession:
         since_us: when it did, µs UTC.
         session_present: it had kept our session.
         opened_s: monotonic s of the last attempt.
+        away_since_us: when the last connection ended, at first when this was made, µs UTC; None while connected.
+        claim: whether the session is ours, or another process's with the same client id.
     """
 
     def __init__(
@@ -65,6 +71,10 @@ class MqttSession:
         self._said = ""
         self._marker_s = 0.0
         self._marker_cuts = 0
+        self._claim_mid: int | None = None
+        self._may_claim = False
+        self.claim = Claim()
+        self.away_since_us: int | None = clock.now_us()
         self.accepted = False
         self.since_us = 0
         self.session_present = False
@@ -135,10 +145,15 @@ class MqttSession:
         elif client is not None:
             client.drop()
         self._end()
+        if self.claim.pause_s:
+            self._stood_back()
         return why, stable
 
     def _end(self) -> None:
+        if self.accepted:
+            self.away_since_us = self._clock.now_us()
         self.accepted = False
+        self.claim.lost()
         self._core.disconnected()
 
     def _on_connect(self, client: Client, _: Any, flags: ConnectFlags, reason: ReasonCode, __: Any) -> None:
@@ -149,11 +164,17 @@ class MqttSession:
         self.session_present = flags.session_present
         self._core.connected(self.since_us, flags.session_present)
         self.accepted = True
-        self._problems.over("broker", "fault", "subscribe")
+        self.away_since_us = None
+        self.claim.connected(time.monotonic())
+        self._claim_mid, self._may_claim = None, False
+        self._problems.over("broker", "fault", "subscribe", "takeover")
         filters = self._filters = self._core.subscriptions()
         if self._settings.version == "5":  # retained messages once per subscription, not at every reconnect
-            once = SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
-            client.subscribe([(f, SubscribeOptions(qos=q, retainHandling=once)) for f, q in filters])
+            once, always = SubscribeOptions.RETAIN_SEND_IF_NEW_SUB, SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
+            marker = self._core.marker()[0]  # the last claim of the session is wanted each time
+            client.subscribe(
+                [(f, SubscribeOptions(qos=q, retainHandling=always if f == marker else once)) for f, q in filters]
+            )
         else:
             client.subscribe(filters)
         _LOG.info("connected", address=self._address, session_present=flags.session_present)
@@ -177,11 +198,49 @@ class MqttSession:
         if topic in refused or self._marker_cuts >= _MARKER_CUTS:
             self._core.marker_refused()
         else:
+            self._may_claim = True
+            self.keep(client)  # before the marker: what comes back before it decides
             client.publish(topic, payload, qos=1)
             self._marker_s = time.monotonic()
 
-    def _on_publish(self, _: Client, __: Any, ___: int, reason: ReasonCode, ____: Any) -> None:
-        if reason.is_failure:
+    def keep(self, client: Client) -> None:
+        """Claim the session when that is due; call it every few seconds while connected."""
+        if self._may_claim and self.claim.due(time.monotonic()):
+            self._claim_mid = client.publish(self._core.marker()[0], self.claim.payload, qos=1, retain=True).mid
+            self.claim.published()
+
+    def look(self, publishes: Sequence[Publish]) -> None:
+        """Find out from what came whether another process holds the session.
+
+        Raises:
+            ConnectionLostError: it does; ``claim.pause_s`` says how long to stay away.
+        """
+        topic, marker = self._core.marker()
+        if not self.claim.look(publishes, topic.encode(), marker):
+            self.claim.undecided &= not self._core.drained  # a marker that never came decides nothing
+            return
+        raise ConnectionLostError("another process with our client id took the session")
+
+    def _stood_back(self) -> None:
+        name, minutes = self._settings.client_id, self.claim.pause_s / 60
+        _LOG.warning("another process holds our session", client_id=name, back_in_min=round(minutes))
+        self._problems.over("broker")
+        self._problems.show(
+            "takeover",
+            f"另一进程以相同 client_id {name} 接管了会话; 本网关让出, 约 {minutes:.0f} 分钟后再试. "
+            "若非有意, 请停止其一或改 mqtt.client_id",
+            f"another process took the session with the same client id {name}; this one stands back for about "
+            f"{minutes:.0f} min. If that is not meant, stop one of them or change mqtt.client_id",
+        )
+
+    def _on_publish(self, _: Client, __: Any, mid: int, reason: ReasonCode, ____: Any) -> None:
+        if not reason.is_failure:
+            if self._settings.version == "5":  # granted: what ends the connection now is not the marker
+                self._marker_s = 0.0
+            if mid == self._claim_mid:
+                self.claim.accepted()
+        else:
+            self._may_claim = False
             self._marker_cuts = _MARKER_CUTS
             self._core.marker_refused()
 

@@ -28,6 +28,8 @@ Row = tuple["Source", bytes, int, int, "bytes | None", int, int, int, str, "byte
 See ``RAW_ROWS`` for each field. A plain tuple: a class costs 0.3 µs more a message.
 """
 
+SESSION: Final = "session"
+"""Command: the broker began a new session with this gateway. Its packet identifiers say nothing about those before."""
 _NAME_TYPE: Final = pa.dictionary(pa.int32(), pa.string())
 
 
@@ -68,15 +70,18 @@ class RawBuilder:
         self.rows: list[Row] = []
         self.append = self.rows.append
 
-    def build(self, catalogue: str | None, clock_us: int) -> bytes:
+    def build(self, catalogue: str | None, clock_us: int, first: pa.RecordBatch | None = None) -> bytes:
         """Encode the frame; the builder keeps its rows.
 
         Args:
             catalogue: version of the catalogue in use, for the header.
             clock_us: newest time of receipt in the frame, µs UTC.
+            first: a row that stands before the messages; there need be none behind it.
         """
-        batch = _messages(self.rows, self.gateway)
-        return _encode(batch, self.gateway, catalogue, clock_us)
+        batches = [] if first is None else [first]
+        if self.rows:
+            batches.append(_messages(self.rows, self.gateway))
+        return raw_frame(batches, gateway=self.gateway, catalogue=catalogue, clock_us=clock_us)
 
 
 def raw_frame(batches: Sequence[pa.RecordBatch], *, gateway: str, catalogue: str | None, clock_us: int) -> bytes:

@@ -154,7 +154,7 @@ def filter_of(topic: str) -> str:
 def _compile(index: int, route: RouteSettings, problems: list[Problem]) -> _Compiled:
     levels = tuple(route.topic.split("/"))
     wrong = list(_wrong(route, levels))
-    problems += [Problem("routes", 0, f"routes[{index}].{key}", value[:80], text) for key, value, text in wrong]
+    problems += [Problem("settings", 0, f"routes.{index + 1}.{key}", value[:80], text) for key, value, text in wrong]
     if wrong:
         return _Compiled(route, re.compile("(?!)"), levels, None)
     pattern = "/".join(_level_pattern(level) for level in levels)
@@ -177,18 +177,22 @@ def _wrong(route: RouteSettings, levels: tuple[str, ...]) -> Iterable[tuple[str,
     names = _PART.findall(route.topic)
     for level in levels:
         if ("{" in level or "}" in level) and not _PART.fullmatch(level):
-            yield "topic", route.topic, f"a named part must fill its whole level, '{level}' does not"
+            yield "topic", route.topic, f"参数须占整级 / a named part must fill its whole level, '{level}' does not"
     for name in sorted(set(names) - set(_PARTS)):
-        yield "topic", route.topic, f"no part is called {{{name}}} (allowed: {{network}} {{device}} {{_}} {{_*}})"
+        yield (
+            "topic",
+            route.topic,
+            f"没有此参数 / no part is called {{{name}}} (allowed: {{network}} {{device}} {{_}} {{_*}})",
+        )
     for name in ("network", "device", "_*"):
         if names.count(name) > 1:
-            yield "topic", route.topic, f"{{{name}}} may stand only once"
+            yield "topic", route.topic, f"只能出现一次 / {{{name}}} may stand only once"
     if "_*" in names and levels[-1] != "{_*}":
-        yield "topic", route.topic, "{_*} means all further levels and must stand last"
+        yield "topic", route.topic, "须在末尾 / {_*} means all further levels and must stand last"
     if "network" not in names and not route.network:
-        yield "network", repr(route.network), "the topic has no {network}, so network must be given"
+        yield "network", repr(route.network), "须设置 network / the topic has no {network}, so network must be given"
     if route.redact is not None and route.redact not in REDACTORS:
-        yield "redact", route.redact, f"no such redactor (allowed: {', '.join(sorted(REDACTORS))})"
+        yield "redact", route.redact, f"没有此脱敏器 / no such redactor (allowed: {', '.join(sorted(REDACTORS))})"
 
 
 def _overlapping(routes: Sequence[RouteSettings]) -> Iterable[Problem]:
@@ -198,9 +202,9 @@ def _overlapping(routes: Sequence[RouteSettings]) -> Iterable[Problem]:
             one, other = filter_of(before.topic), filter_of(route.topic)
             if overlaps(one, other) and not covers(one, other) and not covers(other, one):
                 yield Problem(
-                    "settings", 0, f"routes.{i}.topic", repr(route.topic),
-                    f"shares topics with route {before.name!r} ({before.topic}) without one holding all of the other: "
-                    "the broker would send such a message twice; make one wider or both distinct",
+                    "settings", 0, f"routes.{i + 1}.topic", repr(route.topic),
+                    f"主题部分重叠 / shares topics with route {before.name!r} ({before.topic}) without one holding all "
+                    "of the other: the broker would send such a message twice; make one wider or both distinct",
                 )  # fmt: skip
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import TYPE_CHECKING
-from zlib import crc32
 
 from ingest.privacy import pseudonym
 from ingest.raw import Source
 from ingest.routes import CACHE_TOPICS
+from qingtu.partitions import partition_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,13 +96,11 @@ class Sources:
         match = None if refused else self.routes.match(text)
         if match is None:
             private = refused != Refused.SYS_TOPIC and self.routes.may_be_private(text)
-            return Sender(text, None, self._partition(text), refused or Refused.NO_ROUTE, private=private)
+            partition = partition_of(text, self._partitions)
+            return Sender(text, None, partition, refused or Refused.NO_ROUTE, private=private)
         station = self._station_of(match.network, match.device) if self._station_of else None
-        partition = self._partition(station or f"{match.network}/{match.device}")
+        partition = partition_of(station or f"{match.network}/{match.device}", self._partitions)
         return Sender(self._public(text, match), match, partition, "", private=match.private)
-
-    def _partition(self, name: str) -> int:
-        return crc32(name.encode()) % self._partitions
 
     def _public(self, topic: str, match: Match) -> str:
         """Return the topic with levels that may carry an identifier replaced."""

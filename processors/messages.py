@@ -56,6 +56,10 @@ class Messages:
         def plain(name: str) -> NDArray[Any]:
             return np.asarray(part.column(name))
 
+        redrive_of, shift = part.column("redrive_of"), part.column("shift_us")
+        n = stop - start
+        # Rows that are driven again are rare, and a call of an Arrow kernel costs more than its work.
+        none = redrive_of.null_count == n
         return cls(
             row=np.arange(start, stop),
             received_us=times_of(part.column("received_at")),
@@ -69,9 +73,9 @@ class Messages:
             flags=plain("flags"),
             packet_id=plain("packet_id"),
             connection=plain("connection"),
-            redrive_of=part.column("redrive_of"),
-            redriven=part.column("redrive_of").is_valid().to_numpy(zero_copy_only=False),
-            shift_us=np.asarray(part.column("shift_us").fill_null(0)),
+            redrive_of=redrive_of,
+            redriven=np.zeros(n, np.bool_) if none else redrive_of.is_valid().to_numpy(zero_copy_only=False),
+            shift_us=np.zeros(n, np.int64) if shift.null_count == n else np.asarray(shift.fill_null(0)),
         )
 
     def __len__(self) -> int:
@@ -118,26 +122,32 @@ class Readings:
         series: int32 (m,).
         time_us: int64 (m,).
         value: float64 (m,), canonical unit, NaN when missing.
+        mark: uint8 (m,), what the device says of it, 0 for nothing; None: nothing of any.
     """
 
     message: NDArray[np.int64]
     series: NDArray[np.int32]
     time_us: NDArray[np.int64]
     value: NDArray[np.float64]
+    mark: NDArray[np.uint8] | None = None
 
-    def keep(self, mask: NDArray[np.bool_]) -> Readings:
-        """Return the readings under the mask."""
-        return Readings(self.message[mask], self.series[mask], self.time_us[mask], self.value[mask])
+    def keep(self, which: NDArray[Any]) -> Readings:
+        """Return some of the readings: a mask or places."""
+        mark = None if self.mark is None else self.mark[which]
+        return Readings(self.message[which], self.series[which], self.time_us[which], self.value[which], mark)
 
     @classmethod
     def join(cls, blocks: list[Readings]) -> Readings:
         """Put blocks behind each other; each message is in one block only."""
         if len(blocks) == 1:
             return blocks[0]
-        joined = cls(*(np.concatenate([getattr(b, column) for b in blocks]) for column in cls.__slots__))
+        columns = ("message", "series", "time_us", "value")
+        joined = cls(*(np.concatenate([getattr(b, column) for b in blocks]) for column in columns))
+        if any(b.mark is not None for b in blocks):
+            none = [np.zeros(len(b.message), np.uint8) if b.mark is None else b.mark for b in blocks]
+            joined.mark = np.concatenate(none)
         return joined.ordered()
 
     def ordered(self) -> Readings:
         """Return the readings in the order of messages."""
-        order = np.argsort(self.message, kind="stable")
-        return Readings(self.message[order], self.series[order], self.time_us[order], self.value[order])
+        return self.keep(np.argsort(self.message, kind="stable"))

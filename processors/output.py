@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from processors.plan import Plan
-    from qingtu.contracts import Transition
+    from qingtu.contracts import Outputs, Transition
 
 
 @dataclass(slots=True)
@@ -30,16 +30,20 @@ class Output:
         events: (station, kind, level, time_us, attributes, revision, known_us).
         manifest: column arrays of blocks of manifest rows.
         transitions: of alerts, in order.
+        seen: how many of these situations have looked at.
         rejected: (row, stage, reason, detail, readings refused).
+        areas: (position, what another partition says of areas); for derive.
     """
 
     readings: list[tuple[Plan, dict[str, NDArray[Any]]]] = field(default_factory=list)
     events: list[tuple[str, str, int, int, dict[str, Any], int, int]] = field(default_factory=list)
     manifest: list[dict[str, Any]] = field(default_factory=list)
     transitions: list[Transition] = field(default_factory=list)
+    seen: int = 0
     rejected: list[tuple[int, str, str, str, int]] = field(default_factory=list)
+    areas: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
 
-    def frames(self, header: Mapping[str, Any], rows: pa.RecordBatch, offset: int) -> dict[str, bytes]:
+    def frames(self, header: Mapping[str, Any], rows: pa.RecordBatch, offset: int) -> Outputs:
         """Encode.
 
         Args:
@@ -53,7 +57,8 @@ class Output:
             "manifest": _manifest(self.manifest),
         }
         present = {name: batch for name, batch in sections.items() if batch is not None}
-        out = {PROCESSED: records.encode({**header, "stream": PROCESSED}, present)}
+        told = {"areas": self.areas} if self.areas else {}
+        out: Outputs = {PROCESSED: records.encode({**header, **told, "stream": PROCESSED}, present)}
         if self.transitions:
             # Kinds look at a whole run one after the other; what counts is the order of raw rows.
             self.transitions.sort(key=lambda transition: transition.revision)
@@ -103,7 +108,9 @@ def _dictionary(codes: NDArray[np.int32], values: pa.Array) -> pa.DictionaryArra
 
 def _listed(values: list[str]) -> pa.DictionaryArray:
     """Build a name column from a list of names with repetitions."""
-    return pa.array(values, pa.string()).dictionary_encode()
+    place: dict[str, int] = {}
+    codes = np.array([place.setdefault(value, len(place)) for value in values], np.int32)
+    return records.names(codes, list(place))
 
 
 def _events(rows: list[tuple[str, str, int, int, dict[str, Any], int, int]]) -> pa.RecordBatch | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from processors.messages import Messages, Readings, Refusals
 from processors.plan import UNKNOWN, Plan
 from qingtu.clock import DAY, SECOND
 from qingtu.contracts import NO_TIME, Decoded
+from qingtu.grouped import by_series
 from qingtu.records import Cause, MessageFlag, Outcome
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from processors.alerts.quiet import Quiet
     from processors.output import Output
     from processors.quality.run import Quality
     from qingtu.contracts import RuleKind
@@ -37,17 +40,21 @@ class Pass:
         clock_wrong: bool (devices,), whose last message claimed an impossible time.
     """
 
-    def __init__(self, plan: Plan, quality: Quality, kinds: Mapping[str, RuleKind], limits: Mapping[str, Any]) -> None:
+    def __init__(
+        self, plan: Plan, quality: Quality, kinds: Mapping[str, RuleKind], quiet: Quiet, limits: Mapping[str, Any]
+    ) -> None:
         """Make one.
 
         Args:
             plan: look-up tables.
             quality: checks with their memory.
             kinds: rule kinds with theirs.
+            quiet: mutes and maintenance.
             limits: ``ahead_limit_s``, ``backfill_limit_d``, ``dedup_horizon_h``, ``dedup_max`` and ``routes``.
         """
         self.quality = quality
         self.kinds = kinds
+        self.quiet = quiet
         self.segments = deduplicate.Segments(0, 0)
         self.in_flight = deduplicate.InFlight()
         self.configure(plan, limits)
@@ -152,7 +159,7 @@ class Pass:
             self._refuse_units(decoded, message, refused, refusals)
         time, wrong = self._times(messages, message, sender, decoded, refusals)
         good = ~(refused | wrong)
-        return Readings(message, self.plan.entry_series[entry], time, value).keep(good)
+        return Readings(message, self.plan.entry_series[entry], time, value, decoded.mark).keep(good)
 
     @staticmethod
     def _refuse_units(
@@ -264,9 +271,12 @@ class Pass:
     ) -> None:
         """Keep which devices claim impossible times; a change is an event. Only messages that claim one count."""
         wrong = {i for i, notes in refusals.notes.items() if any(note[1] == "clock_wrong" for note in notes)}
+        if not wrong and not self.clock_wrong.any():
+            return
         counted = np.flatnonzero(claims & ~messages.redriven & (device != UNKNOWN))
         looked_at = self.clock_wrong.copy()
         looked_at[device[[i for i in wrong if device[i] != UNKNOWN]]] = True
+        marks: list[tuple[int, bool, int, int]] = []
         for i in counted[looked_at[device[counted]]].tolist():
             number = int(device[i])
             bad = i in wrong
@@ -278,40 +288,44 @@ class Pass:
             kind = "clock_wrong" if bad else "clock_right"
             station = self.plan.station_names[self.plan.device_station[number]]
             output.events.append((station, kind, 0, at, attributes, revision, at))
+            marks.append((number, bad, at, revision))
+        if marks:
+            numbers, bads, times, revisions = (np.array(column) for column in zip(*marks, strict=True))
+            for rule in self.kinds.values():
+                output.transitions.extend(map(self.quiet.marked, rule.on_clock(numbers, bads, times, revisions)))
 
     def _judge(
         self, messages: Messages, readings: Readings, offset: int, known: NDArray[np.int64], output: Output
     ) -> None:
         """Quality and station alerts of the readings that are stored."""
-        order = np.argsort(readings.series, kind="stable")
+        order = by_series(readings.series, len(self.plan.series_station))
         message, series = readings.message[order], readings.series[order]
         time, value = readings.time_us[order], readings.value[order]
         revision = (offset << 16) | messages.row[message]
         # What is driven again is late whatever its time: it moves no memory and raises nothing.
         received = np.where(messages.redriven[message], _FAR, messages.received_us[message])
-        judged = self.quality.judge(series, time, value, received)
-        batch = Batch(series, time, value, messages.received_us[message], revision, judged)
+        sample = self.quality.samples(readings.message, readings.time_us)
+        mark = None if readings.mark is None else readings.mark[order]
+        judged = self.quality.judge(series, time, value, received, None if sample is None else sample[order], mark)
+        held = self.quiet.held(self.plan.series_station[series], time)
+        batch = Batch(series, time, value, messages.received_us[message], revision, judged, held)
         redriven = messages.redriven[message]
         cause = np.where(redriven, np.uint8(Cause.REDRIVE), np.uint8(Cause.READING))
-        by = judged.again_by
-        output.readings.append(
-            (
-                self.plan,
-                {
-                    "series": np.concatenate([series, series[by]]),
-                    "time": np.concatenate([time, judged.again_time_us]),
-                    "value": np.concatenate([value, judged.again_value]),
-                    "flag": np.concatenate([judged.flag, judged.again_flag]),
-                    "tests": np.concatenate([judged.tests, judged.again_tests]).astype(np.uint32),
-                    "revision": np.concatenate([revision, revision[by]]),
-                    "known": np.concatenate([known[message], known[message[by]]]),
-                    "cause": np.concatenate([cause, np.full(len(by), Cause.QUALITY_DECIDED, np.uint8)]),
-                    "late": np.concatenate([judged.late, np.zeros(len(by), np.bool_)]),
-                },
-            )
-        )
+        columns: dict[str, NDArray[Any]] = {
+            "series": series, "time": time, "value": value, "flag": judged.flag, "tests": judged.tests,
+            "revision": revision, "known": known[message], "cause": cause, "late": judged.late,
+        }  # fmt: skip
+        if len(by := judged.again_by):
+            again: dict[str, NDArray[Any]] = {
+                "series": series[by], "time": judged.again_time_us, "value": judged.again_value,
+                "flag": judged.again_flag, "tests": judged.again_tests,
+                "revision": revision[by], "known": columns["known"][by],
+                "cause": np.full(len(by), Cause.QUALITY_DECIDED, np.uint8), "late": np.zeros(len(by), np.bool_),
+            }  # fmt: skip
+            columns = {name: np.concatenate([column, again[name]]) for name, column in columns.items()}
+        output.readings.append((self.plan, columns))
         for kind in self.kinds.values():
-            output.transitions.extend(kind.on_readings(batch))
+            output.transitions.extend(map(self.quiet.marked, kind.on_readings(batch)))
 
     def _heard(self, messages: Messages, device: NDArray[np.int32], offset: int, output: Output) -> None:
         # A retained message is sent because we subscribed: it does not tell that its device lives.
@@ -322,7 +336,9 @@ class Pass:
         station = self.plan.device_station[device[rows]]
         revision = (offset << 16) | messages.row[rows]
         for kind in self.kinds.values():
-            output.transitions.extend(kind.on_heard(station, messages.received_us[rows], revision))
+            output.transitions.extend(
+                map(self.quiet.marked, kind.on_heard(station, messages.received_us[rows], revision))
+            )
 
     @staticmethod
     def _report(
@@ -348,7 +364,9 @@ class Pass:
         for i, notes in sorted(refusals.notes.items()):
             if outcome[i] != Outcome.DUPLICATE:
                 stage, reason, _ = notes[0]
-                detail = "; ".join(note[2] for note in notes)
+                # Each text once: a device whose clock is wrong says the same of every reading.
+                said = Counter(note[2] for note in notes)
+                detail = "; ".join(text if n == 1 else f"{text} ({n} readings)" for text, n in said.items())
                 output.rejected.append((int(messages.row[i]), stage, reason, detail, int(refusals.count[i])))
 
 
@@ -359,5 +377,6 @@ def _subset(decoded: Decoded, mask: NDArray[np.bool_], *columns: NDArray[Any]) -
     out = Decoded(
         decoded.names, decoded.units, decoded.row[mask], decoded.name[mask], decoded.unit[mask],
         decoded.value[mask], decoded.time_us[mask], decoded.local[mask], decoded.own_identity,
+        mark=None if decoded.mark is None else decoded.mark[mask],
     )  # fmt: skip
     return (out, *(column[mask] for column in columns))

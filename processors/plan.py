@@ -15,6 +15,7 @@ import pyarrow as pa
 from ingest.decoders.native import BOOLEAN_UNIT
 from processors.deduplicate import sender
 from qingtu.clock import MINUTE, SECOND
+from qingtu.partitions import partition_of
 from qingtu.properties import load_properties
 from qingtu.units import Affine, UnknownUnit, conversion
 
@@ -49,14 +50,18 @@ class Plan:
         stations, properties, channels: Arrow string arrays of names.
         series_station, series_property, series_channel: int32 (series,), indices into those.
         station_zone: index into ``zones`` of each station.
+        partition: the one that this is for.
+        mine: stations that live in that partition; of the others nothing is ever heard here.
     """
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, partition: int = 0, partitions: int = 1) -> None:
         self.catalogue = catalogue
         self.version = catalogue.version
+        self.partition = partition
         series = catalogue.series
         self.station_names = list(catalogue.stations)
         self.station_number = {name: i for i, name in enumerate(self.station_names)}
+        self.mine = frozenset(s for s in self.station_names if partition_of(s, partitions) == partition)
         self.property_names = sorted({s.property for s in series})
         self.channel_names = sorted({s.channel for s in series} | {"main"})
         properties = {name: i for i, name in enumerate(self.property_names)}

@@ -7,32 +7,58 @@ in force are themselves told by a raw row (command ``configure``), so replay dec
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import orjson
 
-from processors.alerts import RULES
+from ingest.raw import SESSION
+from processors.aggregates.areas import AREAS
+from processors.alerts import rule_kinds, telling
+from processors.alerts.facts import FACTS, read
+from processors.alerts.quiet import Quiet
+from processors.alerts.system import SYSTEM
 from processors.messages import Messages
 from processors.output import Output
+from processors.override import override
 from processors.passes import Pass
 from processors.plan import Plan, carry, remap
 from processors.quality.run import Quality
+from qingtu.contracts import OnFigures, OnSystem, OnTransitions
 from qingtu.records import RAW, Frame, Kind, position, times_of
 from qingtu.state import pack, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import pyarrow as pa
     from numpy.typing import NDArray
 
     from qingtu.catalogue import Catalogue
-    from qingtu.contracts import RuleKind
+    from qingtu.contracts import Outputs, RuleKind, Transition
 
 GROUP: Final = "process"
 CONFIGURE: Final = "configure"
 _MAIN: Final = "main"
+
+
+class Command(NamedTuple):
+    """A command row of raw: see :func:`ingest.raw.command_row`.
+
+    Attributes:
+        gateway: which program wrote it.
+        at_us: when it was given, µs UTC.
+        row: of its frame.
+        revision: its position.
+    """
+
+    name: str
+    args: dict[str, Any]
+    who: str
+    gateway: str
+    at_us: int
+    row: int
+    revision: int
 
 
 class Process:
@@ -41,21 +67,43 @@ class Process:
     Args:
         catalogues: returns the archived catalogue of a version; it must have every version named on raw.
         partition: the one that this is for.
+        partitions: how many there are.
+        tell: tell the first partition, through raw, what its situations look at; never over raw that is fixed.
     """
 
     group = GROUP
     source = RAW
 
-    def __init__(self, catalogues: Callable[[str], Catalogue], partition: int = 0) -> None:
+    def __init__(
+        self, catalogues: Callable[[str], Catalogue], partition: int = 0, partitions: int = 1, *, tell: bool = False
+    ) -> None:
         self._catalogues = catalogues
         self._partition = partition
+        self._partitions = partitions
+        self._tell = tell
         self._pass: Pass | None = None
         self._config: dict[str, Any] = {}
         self._driven_us = 0
+        self._heard = telling.Heard()
+        self._watched: telling.Watched | None = None
+        self._commands: dict[str, Callable[[Command, Output], None]] = {
+            CONFIGURE: self._configure,
+            "redrive": self._redriven,
+            SESSION: self._new_session,
+            FACTS: self._figures,
+            AREAS: self._pass_on,
+            telling.TRANSITIONS: self._heard_of,
+            SYSTEM: self._system,
+            "acknowledge": self._act,
+            "comment": self._act,
+            "override": self._override,
+            "mute": self._hush,
+            "maintenance": self._hush,
+        }
 
     def restore(self, parts: Mapping[str, bytes] | None) -> None:
         """Take up saved state or start empty."""
-        self._pass, self._config, self._driven_us = None, {}, 0
+        self._pass, self._config, self._driven_us, self._heard = None, {}, 0, telling.Heard()
         if not parts:
             return
         arrays, values = unpack(parts[_MAIN])
@@ -63,7 +111,9 @@ class Process:
             return
         again = self._start(values["config"])
         self._driven_us = values["driven_us"]
+        self._heard = telling.Heard(values.get("heard"))
         again.clock_wrong = arrays["clock_wrong"]
+        again.quiet = Quiet(again.plan, values.get("quiet"))
         again.quality.restore(_under(arrays, "quality/"))
         for key, kind in again.kinds.items():
             if mine := _under(arrays, f"rule/{key}/"):
@@ -73,10 +123,11 @@ class Process:
 
     def snapshot(self) -> tuple[dict[str, bytes], list[str]]:
         """Return what changed since the last snapshot."""
-        values = {"config": self._config, "driven_us": self._driven_us}
+        values = {"config": self._config, "driven_us": self._driven_us, "heard": self._heard.offsets}
         if self._pass is None:
             return {_MAIN: pack({}, values)}, []
         values["newest_us"] = self._pass.segments.now_us
+        values["quiet"] = self._pass.quiet.saved()
         arrays = {"clock_wrong": self._pass.clock_wrong}
         arrays |= {f"quality/{name}": a for name, a in self._pass.quality.state().items()}
         for key, kind in self._pass.kinds.items():
@@ -84,32 +135,69 @@ class Process:
         put, drop = self._pass.segments.snapshot()
         return {**put, _MAIN: pack(arrays, values), "in_flight": self._pass.in_flight.snapshot()}, drop
 
-    def apply(self, frame: Frame, offset: int, only: NDArray[np.bool_] | None = None) -> dict[str, bytes]:
+    def apply(self, frame: Frame, offset: int, only: NDArray[np.bool_] | None = None) -> Outputs:
         """Process one raw frame; see the contract."""
         rows = frame.sections["rows"]
         kinds = np.asarray(rows.column("kind"))
         output = Output()
+        to_tell: list[Transition] = []
         ticks: list[tuple[int, int, str | None]] = []
+        hearing: dict[str, int] = {}
         edges = np.flatnonzero(kinds != Kind.MESSAGE)
         at = 0
         for edge in (*edges.tolist(), len(kinds)):
             if edge > at:
                 self._messages(rows, at, edge, offset, only, output)
+                to_tell += self._looked_at(output)
             if edge < len(kinds):
                 if only is not None and not only[edge]:
                     output.rejected.append((edge, "process", "internal_error", "this row makes the pass fail", 0))
                 elif kinds[edge] == Kind.TICK:
-                    ticks.append(self._tick(rows, edge, offset, output))
+                    ticks.append(self._tick(rows, edge, offset, output, hearing))
                 else:
                     self._command(rows, edge, offset, output)
+                to_tell += self._looked_at(output)
             at = edge + 1
         header = {
             "origin": [self._partition, offset],
             "clock": frame.clock_us,
             "catalogue": self._config.get("catalogue"),
             "ticks": ticks,
+            "hearing": hearing,
         }
-        return output.frames(header, rows, offset)
+        if ticks and self._pass is not None:
+            header["quiet"] = self._pass.quiet.saved()  # for those who ask what people have switched off
+        outputs = output.frames(header, rows, offset)
+        if to_tell:
+            version = str(self._config.get("catalogue"))
+            outputs[RAW, 0] = telling.told(to_tell, self._partition, offset, frame.clock_us, version)
+        return outputs
+
+    def _looked_at(self, output: Output) -> Sequence[Transition]:
+        """Let situations look at what the last rows made rules say; return what the first partition must be told."""
+        fresh = sorted(output.transitions[output.seen :], key=lambda transition: transition.revision)
+        if not fresh:
+            return ()
+        away: Sequence[Transition] = ()
+        if self._partition == 0:
+            self._situations(fresh, output)
+        elif self._watched is not None:
+            away = self._watched.among(fresh)
+        output.seen = len(output.transitions)
+        return away
+
+    def _situations(self, transitions: Sequence[Transition], output: Output) -> None:
+        for kind in self._kinds():
+            if isinstance(kind, OnTransitions):
+                self._say(output, kind.on_transitions(transitions))
+
+    def _heard_of(self, told: Command, output: Output) -> None:
+        """Let situations look at what rules said in another partition."""
+        self._situations(self._heard.read(told.args, told.at_us, told.revision), output)
+
+    def _say(self, output: Output, transitions: Sequence[Transition]) -> None:
+        if self._pass is not None:
+            output.transitions.extend(map(self._pass.quiet.marked, transitions))
 
     def _messages(
         self,
@@ -125,35 +213,96 @@ class Process:
         guilty = None if only is None else ~only[start:stop]
         self._pass.run(Messages.of(rows, start, stop), offset, guilty, self._driven_us, output)
 
-    def _tick(self, rows: pa.RecordBatch, row: int, offset: int, output: Output) -> tuple[int, int, str | None]:
-        """Let rules know the time; return clock, position and the catalogue in force, which derive goes by."""
+    def _tick(
+        self, rows: pa.RecordBatch, row: int, offset: int, output: Output, heard: dict[str, int]
+    ) -> tuple[int, int, str | None]:
+        """Let rules know the time; return clock, position and the catalogue in force, which derive goes by.
+
+        The routes that are heard are added to ``heard``, with the clock: for those who ask how the gateways are.
+        """
         clock_us = int(times_of(rows.column("received_at").slice(row, 1))[0])
         hearing = orjson.loads(rows.column("payload")[row].as_py())["hearing"]
+        heard.update(dict.fromkeys(hearing, clock_us))
         if self._pass is not None:
+            held = self._pass.quiet.held_now(clock_us)
             for kind in self._pass.kinds.values():
-                output.transitions.extend(kind.on_tick(clock_us, hearing, position(offset, row)))
+                self._say(output, kind.on_tick(clock_us, hearing, held, position(offset, row)))
         return clock_us, position(offset, row), self._config.get("catalogue")
 
     def _command(self, rows: pa.RecordBatch, row: int, offset: int, output: Output) -> None:
-        at_us = int(times_of(rows.column("received_at").slice(row, 1))[0])
+        """Carry out one command row; what nobody knows is rejected."""
         body = orjson.loads(rows.column("payload")[row].as_py())
-        name, args, who = body["name"], body["args"], body["who"]
-        if name == CONFIGURE:
-            self._configure(args, at_us, position(offset, row), output)
-        elif name == "redrive":
-            self._driven_us = at_us
-        elif name in ("acknowledge", "comment") and self._pass is not None:
-            for kind in self._pass.kinds.values():
-                done = kind.on_command(name, args["alert"], who, args.get("note", ""), at_us, position(offset, row))
-                if done is not None:
-                    output.transitions.append(done)
-                    return
-            output.rejected.append((row, "process", "unknown_alert", f"no open alert {args['alert'][:80]!r}", 0))
+        at_us = int(times_of(rows.column("received_at").slice(row, 1))[0])
+        gateway = rows.column("gateway")[row].as_py()
+        told = Command(body["name"], body["args"], body["who"], gateway, at_us, row, position(offset, row))
+        carry_out = self._commands.get(told.name)
+        if carry_out is None:
+            output.rejected.append((row, "process", "unknown_command", f"no command {told.name[:80]!r}", 0))
         else:
-            output.rejected.append((row, "process", "unknown_command", f"no command {name[:80]!r}", 0))
+            carry_out(told, output)
 
-    def _configure(self, config: dict[str, Any], at_us: int, revision: int, output: Output) -> None:
+    def _redriven(self, told: Command, output: Output) -> None:
+        del output
+        self._driven_us = told.at_us
+
+    def _new_session(self, told: Command, output: Output) -> None:
+        del output
+        if self._pass is not None:
+            self._pass.in_flight.forget(told.gateway)
+
+    def _figures(self, told: Command, output: Output) -> None:
+        if self._pass is None:
+            return
+        facts, quiet = read(told.args), self._pass.quiet
+        held = [quiet.spoiled(fact.station, fact.start_us, told.at_us) for fact in facts]
+        for kind in self._kinds():
+            if isinstance(kind, OnFigures):
+                self._say(output, kind.on_figures(facts, held, told.at_us, told.revision))
+
+    @staticmethod
+    def _pass_on(told: Command, output: Output) -> None:
+        """Let derive know, which reads no raw."""
+        output.areas.append((told.revision, told.args))
+
+    def _system(self, told: Command, output: Output) -> None:
+        for kind in self._kinds():
+            if isinstance(kind, OnSystem):
+                self._say(output, kind.on_system(told.args["source"], told.args["facts"], told.at_us, told.revision))
+
+    def _act(self, told: Command, output: Output) -> None:
+        """Acknowledge or comment an alert."""
+        alert, note = told.args["alert"], told.args.get("note", "")
+        for kind in self._kinds():
+            done = kind.on_command(told.name, alert, told.who, note, told.at_us, told.revision)
+            if done is not None:
+                self._say(output, [done])
+                return
+        output.rejected.append((told.row, "process", "unknown_alert", f"no open alert {alert[:80]!r}", 0))
+
+    def _hush(self, told: Command, output: Output) -> None:
+        """Mute alerts, or say that a station is under maintenance."""
+        wrong = None if self._pass is None else self._pass.quiet.command(told.name, told.args, told.who, told.at_us)
+        if wrong:
+            output.rejected.append((told.row, "process", "bad_command", f"{told.name}: {wrong}", 0))
+
+    def _override(self, told: Command, output: Output) -> None:
+        """Give a reading the flag that a person says."""
+        mine = self._pass
+        if mine is not None:
+            before = len(output.transitions)
+            refused = override(
+                mine.plan, mine.quality, mine.kinds, told.args, told.who, told.at_us, told.revision, output
+            )
+            output.transitions[before:] = map(mine.quiet.marked, output.transitions[before:])
+            if refused is not None:
+                output.rejected.append((told.row, "process", "unknown_property", refused, 0))
+
+    def _kinds(self) -> Collection[RuleKind]:
+        return () if self._pass is None else self._pass.kinds.values()
+
+    def _configure(self, told: Command, output: Output) -> None:
         """Go on with another catalogue or other limits; memory is carried over by name."""
+        config = told.args
         if self._pass is None:
             self._start(config)
             return
@@ -162,23 +311,35 @@ class Process:
         if before.version == config["catalogue"]:
             self._pass.configure(before, config)
             return
-        plan = Plan(self._catalogues(config["catalogue"]))
+        plan = Plan(self._catalogues(config["catalogue"]), self._partition, self._partitions)
+        self._watch(plan)
         source = remap(before, plan)
         self._pass.configure(plan, config)
         self._pass.quality.adopt(plan, source)
+        self._pass.quiet.use(plan)
         devices = np.array([before.device.get(key, -1) for key in plan.device], np.int64)
         self._pass.clock_wrong = carry(self._pass.clock_wrong, devices, np.zeros(len(plan.device), np.bool_))
         for kind in self._pass.kinds.values():
-            output.transitions.extend(kind.adopt(plan, source, at_us, revision))
+            self._say(output, kind.adopt(plan, source, told.at_us, told.revision))
+
+    def _watch(self, plan: Plan) -> None:
+        if self._tell and self._partition:
+            self._watched = telling.Watched(plan.catalogue)
 
     def _start(self, config: dict[str, Any]) -> Pass:
         self._config = config
-        plan = Plan(self._catalogues(config["catalogue"]))
-        kinds: dict[str, RuleKind] = {key: make() for key, make in RULES.items()}
+        plan = Plan(self._catalogues(config["catalogue"]), self._partition, self._partitions)
+        self._watch(plan)
+        kinds = rule_kinds()
         for kind in kinds.values():
             kind.adopt(plan, None, 0, 0)
-        self._pass = Pass(plan, Quality(plan), kinds, config)
+        self._pass = Pass(plan, Quality(plan), kinds, Quiet(plan), config)
         return self._pass
+
+
+def quiet_of(parts: Mapping[str, bytes]) -> dict[str, list[list[Any]]]:
+    """Return the mutes and maintenance of a saved state, as the header ``quiet`` of a processed frame gives them."""
+    return unpack(parts[_MAIN])[1].get("quiet") or {}
 
 
 def _under(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:

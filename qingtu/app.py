@@ -1,11 +1,11 @@
-"""The composition root: all stages of the embedded system in one process. The only place with threads."""
+"""The composition root: the stages of this process, by default all of them. The only place with threads."""
 
 from __future__ import annotations
 
 import gc
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,36 +14,51 @@ import structlog
 from ingest.brokers import start_broker
 from ingest.core import GatewayCore
 from ingest.mqtt import MqttGateway
-from ingest.raw import command_row, raw_frame, redrive_rows, tick_row
 from ingest.routes import RouteTable
-from processors.aggregates.hour import Hours
-from processors.process import CONFIGURE, Process
-from qingtu.bus.sqlite import SqliteBus
+from processors.aggregates import DERIVED
+from processors.aggregates.derive import Derive
+from processors.process import Process
+from qingtu.bus import open_bus
 from qingtu.catalogue import Catalogue, load_catalogue
-from qingtu.clock import DAY, HOUR, SECOND, Clock, SystemClock
-from qingtu.errors import NotFound, RetryLater, StartError
+from qingtu.clock import Clock, SystemClock
+from qingtu.contracts import SinkPlace
+from qingtu.errors import NotFound, QingtuError, RetryLater, StartError
+from qingtu.facts import Facts
 from qingtu.folder import DataFolder
 from qingtu.followers import Followers
+from qingtu.health import problems
+from qingtu.housekeeping import Housekeeping
+from qingtu.lanes import Lanes
 from qingtu.ledger import Ledger, audit
 from qingtu.metrics import Metrics
-from qingtu.records import ALERTS, FIGURES, PROCESSED, RAW, REJECTED, decode, decode_header
+from qingtu.orders import Orders
+from qingtu.outage import Outage
+from qingtu.partitions import partition_of
+from qingtu.records import ALERTS, FIGURES, PROCESSED, RAW, REJECTED, decode
 from qingtu.stage import StageLoop
-from qingtu.store.duckdb import DuckStore
+from qingtu.store import open_store
+from qingtu.store.contract import Describing
+from qingtu.turns import Turns
 from qingtu.worker import Worker
 from sinks.primary import StoreStage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import pyarrow as pa
+    from collections.abc import Iterator, Sequence
 
     from ingest.brokers import Broker
     from qingtu.settings import Settings
+    from qingtu.store.contract import PrimaryStore
 
 _LOG = structlog.get_logger("qingtu")
-_REDRIVE_BATCH: Final = 1000
-_MIB: Final = 1024 * 1024
+_STORED: Final = (PROCESSED, ALERTS, REJECTED, FIGURES)
+STAGES: Final = ("gateway", "process", "store", "derive", "web")
+"""Parts that a process can have."""
+_WORKER_S: Final = 10.0
+_FINISH_S: Final = 30.0
+_AUDIT_S: Final = 30.0
+_NEXT: Final = "nothing is lost: what is left is done at the next start"
 _SINKS_S: Final = 5.0
+_MOMENT_S: Final = 0.02
 """So long a stop waits for sinks to take what is left; they take the rest after the next start."""
 
 
@@ -52,11 +67,13 @@ class Options:
     """How a service is put together, beyond the settings.
 
     Attributes:
+        stages: which of :data:`STAGES` this process has. All others run elsewhere, on the same Kafka servers.
         gateway: connect to a broker; without it only what is on the bus is worked on.
         own_broker: start the embedded broker when no other is set.
         stop_broker: end the embedded broker when the service stops (the demo does).
     """
 
+    stages: frozenset[str] = frozenset(STAGES)
     gateway: bool = True
     own_broker: bool = True
     stop_broker: bool = True
@@ -93,13 +110,15 @@ class Service:
         self._routes = RouteTable(settings.routes, private)
         with ExitStack() as opened:
             self._open(settings, opened)
-            self.ledger = Ledger(self.bus, self.store)
+            self._ledger = Ledger(self.bus, self.store) if self._store is not None else None
+            self.broker: Broker | None = None
+            self.gateway: MqttGateway | None = None
+            self.started_us = self.clock.now_us()
+            self._orders = Orders(self.bus, self.clock, self.catalogue.version)
+            self.outage = Outage(self)
+            self._facts = Facts(self)
+            self._build()  # may refuse what a newer program has saved: what is open must be closed then
             opened.pop_all()
-        self.broker: Broker | None = None
-        self.gateway: MqttGateway | None = None
-        self.started_us = self.clock.now_us()
-        self._kept_us = 0
-        self._build()
 
     def _open(self, settings: Settings, opened: ExitStack) -> None:
         """Open everything on disk; what is open is closed again when something refuses."""
@@ -114,37 +133,93 @@ class Service:
                 f"数据目录不可写 / data folder {settings.data} cannot be written: {error}; free some space or choose "
                 "another with --data"
             ) from error
-        self.bus = SqliteBus(settings.data / "bus", free_floor_bytes=settings.bus.free_floor_mb * _MIB)
+        self.bus = open_bus(settings, self.options.stages)
         opened.callback(self.bus.close)
-        self.store = DuckStore(settings.data / "qingtu.duckdb", settings.store.memory_limit, settings.store.threads)
-        opened.callback(self.store.close)
+        self._store: PrimaryStore | None = None
+        if "store" in self.options.stages:
+            self._store = open_store(settings, self.bus)
+            opened.callback(self._store.close)
+
+    @property
+    def store(self) -> PrimaryStore:
+        """The primary store.
+
+        Raises:
+            QingtuError: this process has no store.
+        """
+        if self._store is None:
+            raise QingtuError(f"a process with {', '.join(sorted(self.options.stages))} has no store")
+        return self._store
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger, which is where the store is.
+
+        Raises:
+            QingtuError: this process has no store.
+        """
+        if self._ledger is None:
+            raise QingtuError(f"a process with {', '.join(sorted(self.options.stages))} has no ledger")
+        return self._ledger
 
     def _build(self) -> None:
-        s, bus = self.settings, self.bus
-        self.process = StageLoop(bus, Process(self.folder.catalogue), state_every_s=s.process.state_every_s)
-        self.derive = StageLoop(bus, Hours(self.store, self.folder.catalogue, s.figures.grace_s))
-        self.stores = [
-            StoreStage(
-                bus, self.store, stream, 0, self.clock,
-                commit_ms=s.store.commit_ms, commit_messages=s.store.commit_messages,
-            )
-            for stream in (PROCESSED, ALERTS, REJECTED, FIGURES)
-        ]  # fmt: skip
-        self.workers = [
-            Worker("process", self.process.step, lambda s: self._await(RAW, self.process.next_offset, s)),
-            Worker("store", self._step_stores, self._await_stores),
-            Worker("derive", self.derive.step, self._await_ticks),
-        ]
-        self.followers = Followers(s.sinks, s.data, bus, self.clock)
+        s, bus, has = self.settings, self.bus, self.options.stages
+        self.process = Lanes(bus, "process", RAW, self._process)
+        self.derive = Lanes(bus, "derive", PROCESSED, self._derive)
+        stored = [(p, stream) for p in range(bus.partitions) for stream in _STORED] if "store" in has else []
+        self.stores = [self._store_stage(stream, p) for p, stream in stored]
+        self.turns = Turns()
+        for lanes in [lanes for name, lanes in (("process", self.process), ("derive", self.derive)) if name in has]:
+            try:
+                lanes.take_up()
+            except RetryLater as later:  # such as a partition that goes to another process just now
+                _LOG.info("not_taken_up_yet", stage=lanes.stream, reason=str(later), next="tried again at each step")
+        workers = {
+            "process": Worker("process", self.process.step, self._await_raw),
+            "store": Worker("store", self._step_stores, self._await_stores),
+            "derive": Worker("derive", self.derive.step, self._await_ticks),
+        }
+        self.workers = [worker for name, worker in workers.items() if name in has]
+        self._keeping: Housekeeping | None = None
+        self._described = ""
+        place = SinkPlace(s.data, s, bus, self.clock, self.folder.catalogue)
+        self.followers = Followers(s.sinks if "store" in has else (), place)
         self._hurry = threading.Event()
         self._ticking = threading.Event()
-        self._ticker = Worker("ticks", self._step_tick, lambda _: self._await_tick())
+        self.ticker = Worker("ticks", self._step_tick, lambda _: self._await_tick())
+        # Not the ticker: a store that hangs while it is asked must not stop the clock.
+        self.watcher = Worker("facts", self._step_facts, lambda _: self._await_tick())
+
+    def _process(self, partition: int) -> StageLoop:
+        operator = Process(self._in_force, partition, self.bus.partitions, tell=True)
+        return StageLoop(self.bus, operator, partition, state_every_s=self.settings.process.state_every_s)
+
+    def _derive(self, partition: int) -> StageLoop:
+        grace_s = self.settings.figures.grace_s
+        operator = Derive(
+            self.store, self._in_force, grace_s, partition, partitions=self.bus.partitions, derived=DERIVED, tell=True
+        )
+        return StageLoop(self.bus, operator, partition)
+
+    def _store_stage(self, stream: str, partition: int) -> StoreStage:
+        s = self.settings.store
+        return StoreStage(
+            self.bus, self.store, stream, partition, self.clock,
+            commit_ms=s.commit_ms, commit_messages=s.commit_messages,
+        )  # fmt: skip
+
+    def _saved_offset(self, stream: str, partition: int) -> int:
+        """Return up to where the stage that reads a stream has saved its state; 0 when it runs elsewhere."""
+        stage = (self.process if stream == RAW else self.derive).stages.get(partition)
+        return 0 if stage is None else stage.saved_offset
 
     # -------------------------------------------------------------------------------------------- start and stop
 
     def start(self) -> None:
         """Start broker, gateway, stages and ticks."""
-        self.configure()
+        taking = "gateway" in self.options.stages
+        if taking:
+            self.configure()
         # What exists now lives as long as the service; collecting rarely saves a tenth of the time of a message.
         gc.collect()
         gc.freeze()
@@ -152,7 +227,11 @@ class Service:
         for worker in self.workers:
             worker.start()
         self.followers.start()
-        if self.options.gateway:
+        if taking and self.options.gateway:
+            if self.settings.mqtt.host is None and not self.options.own_broker:
+                raise StartError(
+                    "没有代理 / mqtt.host is not set: a gateway in a process of its own needs the address of a broker"
+                )
             self.broker = start_broker(self.settings.mqtt, self.settings.data)
             self._core = GatewayCore(
                 self._routes, self.settings.mqtt, gateway=self.settings.mqtt.client_id,
@@ -168,27 +247,56 @@ class Service:
                 address=(self.broker.host, self.broker.port),
             )
             self.gateway.start()
-        self._ticker.start()
+        if taking:
+            self.ticker.start()
+        if taking or self.stores:
+            self.watcher.start()
 
     def stop(self, timeout_s: float = 60.0) -> None:
         """Stop taking messages, let what was taken go all the way, save, and give everything free."""
         self._ticking.set()
-        self._ticker.stop(5)
+        self.ticker.stop(5)
+        self.watcher.stop(5)
         if self.gateway is not None:
             self.gateway.stop(timeout_s=10)
         self.drain(timeout_s)
         for worker in self.workers:
-            worker.stop()
+            worker.stop(_WORKER_S)
         self.followers.stop(min(timeout_s, _SINKS_S))
+        # In a thread of its own: where the bus does not answer, saving waits for it until it is closed.
+        last = threading.Thread(target=self._finish, name="finish", daemon=True)
+        last.start()
+        last.join(_FINISH_S)
+        if last.is_alive():
+            _LOG.warning("stopped_behind", reason="the bus does not answer", next=_NEXT)
+
+    def _finish(self) -> None:
         try:
-            with self.workers[0].between, self.workers[1].between, self.workers[2].between:
+            with self._between(_WORKER_S):
                 self.process.save()
                 self.derive.save()
                 self._settle()
-            self.ledger.save()
-        except RetryLater as later:
-            # Nothing is lost: the next start goes on from what was saved last.
-            _LOG.warning("stopped_behind", reason=str(later), next="what is left is done at the next start")
+            if self._ledger is not None:
+                self._ledger.save()
+        except (RetryLater, QingtuError) as later:
+            _LOG.warning("stopped_behind", reason=str(later), next=_NEXT)
+
+    @contextmanager
+    def _between(self, timeout_s: float) -> Iterator[None]:
+        """Hold all workers between two steps.
+
+        Raises:
+            RetryLater: one is within a step, and stays there.
+        """
+        deadline = time.monotonic() + timeout_s
+        with ExitStack() as held:
+            for worker in self.workers:
+                if not worker.between.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                    raise RetryLater(
+                        f"{worker.name} waits within a step: {worker.problem or 'the bus does not answer'}"
+                    )
+                held.callback(worker.between.release)
+            yield
 
     def _settle(self) -> None:
         """Store all that stands on the bus; nobody else may step the stores meanwhile."""
@@ -199,11 +307,14 @@ class Service:
 
     def close(self) -> None:
         """Let go of files; after :meth:`stop`, when the last questions were answered."""
-        if self.broker is not None and self.options.stop_broker:
-            self.broker.stop()
-        self.store.close()
-        self.bus.close()
-        self.folder.close()
+        with ExitStack() as each:  # from the last to the first; one that fails stops none of the others
+            each.callback(self.folder.close)
+            each.callback(self.bus.close)
+            if self._store is not None:
+                each.callback(self._store.close)
+            each.callback(self.followers.close)
+            if self.broker is not None and self.options.stop_broker:
+                each.callback(self.broker.stop)
         gc.unfreeze()
 
     def drain(self, timeout_s: float) -> bool:
@@ -211,40 +322,97 @@ class Service:
         self._hurry.set()
         deadline = time.monotonic() + timeout_s  # not the clock: it may be set back, or stand
         while time.monotonic() < deadline:
-            with self.workers[0].between:
-                # Between steps: within one, frames are read already that were not sent on yet.
-                read = self.process.next_offset
-                done = read >= self.bus.end(RAW, 0) and not any(stage.behind() for stage in self.stores)
-            if done and self.store.progress(PROCESSED, 0).origin >= read - 1:
+            if self._drained(deadline - time.monotonic()):
                 return True
             for stage in self.stores:
                 stage.hurry()
-            threading.Event().wait(0.02)
+            threading.Event().wait(_MOMENT_S)
         return False
+
+    def _drained(self, timeout_s: float) -> bool:
+        """Return whether everything on raw, in the partitions that are worked on here, is stored."""
+        try:
+            with self._between(timeout_s):
+                # Between steps: within one, frames are read already that were not sent on yet.
+                read = {p: stage.next_offset for p, stage in self.process.stages.items()}
+                done = all(at >= self.bus.end(RAW, p) for p, at in read.items())
+                done = done and not any(stage.behind() for stage in self.stores)
+        except RetryLater:
+            return False
+        return done and (
+            not self.stores or all(self.store.progress(PROCESSED, p).origin >= at - 1 for p, at in read.items())
+        )
 
     # ----------------------------------------------------------------------------------------------- inside loops
 
     def _step_stores(self) -> bool:
-        busy = [stage.step() for stage in self.stores]
-        self._housekeep()
-        return any(busy)
+        work = [(stage.name, stage.step) for stage in self.stores]
+        besides = [("catalogue", self._follow), ("stations", self._describe), ("housekeeping", self._housekeep)]
+        return self.turns.take([*work, *besides])
 
-    def _await(self, stream: str, seen: int, seconds: float) -> None:
-        self.bus.wait(stream, [seen], seconds)
+    def _follow(self) -> bool:
+        """Show the catalogue that holds: where the gateways are other processes, they say which one it is."""
+        if "gateway" not in self.options.stages:
+            _, version = max((stage.told for stage in self.stores), default=(0, ""))
+            if version and version != self.catalogue.version:
+                self._use(self._in_force(version))
+        return False
+
+    def _describe(self) -> bool:
+        """Tell a store that others read which stations there are."""
+        if isinstance(self.store, Describing) and self._described != self.catalogue.version:
+            self.store.describe(self.catalogue, self.folder.in_use_since_us(self.catalogue.version))
+            self._described = self.catalogue.version
+        return False
+
+    def _housekeep(self) -> bool:
+        if self._keeping is None:
+            self._keeping = Housekeeping(
+                self.settings,
+                self.bus,
+                self.store,
+                self.ledger,
+                self.followers,
+                self.clock,
+                self._saved_offset,
+                self.started_us,
+            )
+        self._keeping.step(_STORED)
+        return False
+
+    def _await_raw(self, seconds: float) -> None:
+        stages = self.process.stages
+        # Of partitions that others work on nothing is awaited: what is seen of them is what there is.
+        seen = [stages[p].next_offset if p in stages else self.bus.end(RAW, p) for p in range(self.bus.partitions)]
+        self.bus.wait(RAW, seen, seconds)
 
     def _await_stores(self, seconds: float) -> None:
         """Sleep until a commit is due. Frames are looked at a few times a commit, not one by one: waking is dear."""
         due = [d for stage in self.stores if (d := stage.due_in_s()) is not None]
-        self._hurry.wait(min([seconds, self.settings.store.commit_ms / 4000, *due]))
+        self._pause(min([seconds, self.settings.store.commit_ms / 4000, *due]))
 
     def _await_ticks(self, seconds: float) -> None:
         """Sleep: derive has work at ticks only, and looks at what came in between then."""
-        self._hurry.wait(min(seconds, self.settings.figures.tick_s / 4))
+        self._pause(min(seconds, self.settings.figures.tick_s / 4))
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep until everything hurries; then for moments, since who asks again and again keeps the others from it."""
+        if self._hurry.is_set():
+            threading.Event().wait(min(seconds, _MOMENT_S))
+        else:
+            self._hurry.wait(seconds)
 
     def _step_tick(self) -> bool:
         if not self._ticking.is_set():
-            self.tick()  # first: a broker that cannot be started must not stop the clock of figures and silence
-            self._mend_broker()
+            try:
+                self.tick()
+            finally:  # neither stops the other: a bus that refuses, a broker that cannot be started
+                self._mend_broker()
+        return False
+
+    def _step_facts(self) -> bool:
+        if not self._ticking.is_set():
+            self._facts.step()
         return False
 
     def _mend_broker(self) -> None:
@@ -258,43 +426,8 @@ class Service:
 
     def tick(self) -> None:
         """Write the clock into raw, with what the gateway hears."""
-        hearing = self.gateway.hearing() if self.gateway is not None else {}
-        now = self.clock.now_us()
-        self._append([tick_row(now, hearing)], now)
-
-    def _housekeep(self) -> None:
-        """Once an hour: expire by age. Runs in the store's thread, which alone writes to the store."""
-        now = self.clock.now_us()
-        if 0 <= now - self._kept_us < HOUR:
-            return
-        self._kept_us = now
-        self.store.expire(now - self.settings.store.keep_days * DAY)
-        # What is trimmed is lost: it must be committed by the store, and in what every reader has saved.
-        counted = self.ledger.save()
-        applied = self.store.progress(PROCESSED, 0)
-        done = min(applied.origin, self.process.saved_offset, counted[0])
-        self._trim(RAW, done, now - self.settings.bus.raw_keep_h * HOUR)
-        for stage in self.stores:
-            done = self.store.progress(stage.stream, 0).next_offset
-            if stage.stream == PROCESSED:
-                done = min(done, self.derive.saved_offset)
-            taken = self.followers.taken(stage.stream)
-            if taken is not None and 0 <= now - self.started_us < HOUR:
-                # What aged while nothing ran is not the sinks' fault: they get an hour to catch up. After that age
-                # alone decides, or a sink that refuses would fill the disk.
-                done = min(done, taken)
-            self._trim(stage.stream, done, now - self.settings.bus.derived_keep_h * HOUR)
-
-    def _trim(self, stream: str, done: int, before_us: int) -> None:
-        """Forget frames that are done with and older than ``before_us``."""
-        at = first = self.bus.start(stream, 0)
-        while at < done and (found := self.bus.read(stream, 0, at, 64)):
-            young = [r.offset for r in found if r.offset >= done or decode_header(r.data)["clock"] >= before_us]
-            at = young[0] if young else found[-1].offset + 1
-            if young:
-                break
-        if at > first:
-            self.bus.trim(stream, 0, at)
+        self._orders.tick(self.gateway.hearing() if self.gateway is not None else {})
+        self.outage.measure()
 
     # -------------------------------------------------------------------------------------------- commands to raw
 
@@ -305,12 +438,26 @@ class Service:
             "routes": {route.name: route.decoder for route in self.settings.routes},
             **self.settings.process.model_dump(),
         }
-        self.command(CONFIGURE, "system", args)
+        self._orders.configure(args)
 
-    def command(self, name: str, who: str, args: dict[str, Any]) -> int:
-        """Write a command into raw; return the offset of its frame once it is durable."""
-        now = self.clock.now_us()
-        return self._append([command_row(now, name, who, args)], now)
+    def command(self, name: str, who: str, args: dict[str, Any], station: str | None = "") -> int:
+        """Write a command into raw; return the offset of its frame once it is durable.
+
+        Args:
+            name: of the command.
+            who: the person.
+            args: as the command needs them.
+            station: into whose partition it goes; None: into the first, where situations are decided.
+        """
+        return self._orders.command(name, who, args, station)
+
+    def tell(self, name: str, args: dict[str, Any]) -> None:
+        """Write what this service has to tell into the first partition of raw."""
+        self._orders.system(name, args)
+
+    def command_all(self, name: str, who: str, args: dict[str, Any]) -> None:
+        """Write a command into every partition; returns once it is durable."""
+        self._orders.command_all(name, who, args)
 
     def redrive(
         self, ids: Sequence[tuple[int, int]] | None, who: str, *, reason: str | None = None, shift_s: float = 0
@@ -330,35 +477,42 @@ class Service:
             if missing := asked - set(wanted):
                 partition, at = min(missing)
                 raise NotFound(f"{partition}:{at} is not in quarantine ({len(missing)} of {len(asked)} are not)")
-        for i in range(0, len(wanted), _REDRIVE_BATCH):
-            part = wanted[i : i + _REDRIVE_BATCH]
-            rows = self.store.raw_rows(part)
-            now = self.clock.now_us()
-            args = {"count": len(part), "reason": reason, "shift_s": shift_s}
-            driven = redrive_rows(rows, [at for _, at in part], round(shift_s * SECOND))
-            self._append([command_row(now, "redrive", who, args), driven], now)
+        self._orders.redrive(self.store, wanted, who, reason=reason, shift_s=shift_s)
         return len(wanted)
 
     def reload(self) -> str:
         """Read the catalogue again and use it from the next raw row on; return its version.
 
+        Only a process with the gateway may: it decides where a message goes, and raw tells all others from there.
+
         Raises:
             ConfigError: it is wrong; the old one stays in use.
+            QingtuError: the gateway is another process.
+            RetryLater, Undecided: raw does not take it now: do it again.
         """
+        if "gateway" not in self.options.stages:
+            raise QingtuError(
+                "目录由网关决定 / the gateways say which catalogue holds: run qingtu reload with the --data of each "
+                "gateway; all other processes follow"
+            )
         catalogue = load_catalogue(self.settings.catalogue)
         self.folder.archive(catalogue)
+        self._use(catalogue)
+        self.configure()
+        return catalogue.version
+
+    def _use(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
+        self._orders.catalogue = catalogue.version
         self._routes = RouteTable(
             self.settings.routes, frozenset(n.id for n in catalogue.networks.values() if n.private)
         )
         if self.gateway is not None:
             self._core.configure(self._routes, catalogue.version, self._station_of)
-        self.configure()
-        return catalogue.version
 
-    def _append(self, batches: Sequence[pa.RecordBatch], now: int) -> int:
-        frame = raw_frame(batches, gateway="", catalogue=self.catalogue.version, clock_us=now)
-        return self.bus.append(RAW, 0, [frame]).result()[0]
+    def _in_force(self, version: str) -> Catalogue:
+        """Return the catalogue that raw names; see :meth:`qingtu.folder.DataFolder.catalogue_in_force`."""
+        return self.folder.catalogue_in_force(version, self.settings.catalogue)
 
     def _station_of(self, network: str, device: str) -> str | None:
         entry = self.catalogue.devices.get((network, device))
@@ -366,14 +520,14 @@ class Service:
 
     # --------------------------------------------------------------------------------------------------- questions
 
-    def raw_row(self, position: int) -> dict[str, Any]:
-        """Return one raw row as it stands on the bus.
+    def raw_row(self, position: int, station: str = "") -> dict[str, Any]:
+        """Return one raw row of a station as it stands on the bus.
 
         Raises:
             NotFound: raw does not hold it any more.
         """
         offset, row = position >> 16, position & 0xFFFF
-        for record in self.bus.read(RAW, 0, offset, 1):
+        for record in self.bus.read(RAW, partition_of(station, self.bus.partitions), offset, 1):
             if record.offset == offset:
                 out: dict[str, Any] = decode(record.data).sections["rows"].slice(row, 1).to_pylist()[0]
                 return out
@@ -381,23 +535,10 @@ class Service:
 
     def audit(self) -> dict[str, Any]:
         """Recount everything; see :func:`qingtu.ledger.audit`. Processing and storing wait meanwhile."""
-        with self.workers[0].between, self.workers[1].between:
+        with self._between(_AUDIT_S):
             self._settle()
-            report = self.ledger.report()
-            return {"ledger": report, **audit(self.bus, self.store, report)}
+            return audit(self.bus, self.store, self.ledger)
 
     def problems(self) -> list[dict[str, str]]:
         """Return what is wrong now, each with key, zh and en; empty when all is well."""
-        out = [
-            {
-                "key": worker.name,
-                "zh": f"{worker.name} 受阻: {worker.problem}",
-                "en": f"{worker.name}: {worker.problem}",
-            }
-            for worker in (*self.workers, self._ticker, *self.followers.workers)
-            if worker.problem
-        ]
-        out.extend(self.followers.problems())
-        if self.gateway is not None:
-            out.extend(self.gateway.status()["problems"])
-        return out
+        return problems(self)

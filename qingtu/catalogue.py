@@ -12,15 +12,20 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from pydantic import ValidationError
 
-from qingtu.catalogue_build import Builder, DeviceEntry, FieldMap, Limits, Series
-from qingtu.catalogue_files import content_of, read_blocks
-from qingtu.catalogue_model import Content, Device, Network, SilenceRule, Station, ThresholdRule
+from qingtu.catalogue_build import Builder, DeviceEntry, FieldMap, Series
+from qingtu.catalogue_checks import content_of
+from qingtu.catalogue_files import read_blocks
+from qingtu.catalogue_limits import Limits
+from qingtu.catalogue_model import Content, Device, Network, Station
+from qingtu.catalogue_relations import Relations, merged_relations
 from qingtu.errors import ConfigError, Problem
 from qingtu.properties import load_properties
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from qingtu.catalogue_rules import AnyRule
 
 __all__ = [
     "Catalogue",
@@ -59,8 +64,13 @@ class Catalogue:
         self.version = _version(self._canonical)
         self.networks: dict[str, Network] = {network.id: network for network in content.networks}
         self.stations: dict[str, Station] = {station.id: station for station in content.stations}
-        self.rules: tuple[ThresholdRule | SilenceRule, ...] = content.rules
+        self.rules: tuple[AnyRule, ...] = content.rules
         self.demonstration = content.demonstration
+        inherited = content.defaults.relations
+        self._relations = {
+            station.id: merged_relations((inherited.get("all"), inherited.get(station.domain), station.relations))
+            for station in content.stations
+        }
         builder = Builder(content, self.networks, self._canonical["dictionary"])
         self.series: list[Series] = builder.series
         self.devices: dict[tuple[str, str], DeviceEntry] = builder.devices
@@ -70,6 +80,10 @@ class Catalogue:
         """Return the position of a series in :attr:`series`, or None."""
         return self._index.get((station, prop, channel))
 
+    def relations_of(self, station: str) -> Relations:
+        """Return what holds between the properties of a station: its own, over its domain's, over all stations'."""
+        return self._relations[station]
+
     def fields_of(self, device: DeviceEntry | tuple[str, str]) -> Mapping[str, FieldMap]:
         """Return payload field name → meaning of a device, given as entry or (network id, device id).
 
@@ -78,7 +92,7 @@ class Catalogue:
         """
         return (device if isinstance(device, DeviceEntry) else self.devices[device]).fields
 
-    def rules_for(self, station: str) -> tuple[ThresholdRule | SilenceRule, ...]:
+    def rules_for(self, station: str) -> tuple[AnyRule, ...]:
         """Return the rules that apply to a station."""
         return tuple(rule for rule in self.rules if rule.where.covers(self.stations[station]))
 

@@ -6,38 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qingtu.catalogue_files import merged_limits
+from qingtu.catalogue_checks import merged_limits
+from qingtu.catalogue_limits import Limits
 from qingtu.properties import load_properties
 from qingtu.units import canonical_unit, conversion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from qingtu.catalogue_model import Content, Device, FieldSpec, Network, Pair, Station
-
-
-class Limits(NamedTuple):
-    """Quality limits of one series, canonical unit; infinite where nothing is tested.
-
-    Attributes:
-        fail_min: values below fail.
-        fail_max: values above fail.
-        suspect_min: values below are suspect.
-        suspect_max: values above are suspect.
-        rate_suspect_per_h: change per hour beyond which a value is suspect.
-        rate_fail_per_h: change per hour beyond which a value fails.
-        spike_suspect: distance to the mean of both neighbours beyond which a value is suspect.
-        spike_fail: the same, beyond which it fails.
-    """
-
-    fail_min: float = -math.inf
-    fail_max: float = math.inf
-    suspect_min: float = -math.inf
-    suspect_max: float = math.inf
-    rate_suspect_per_h: float = math.inf
-    rate_fail_per_h: float = math.inf
-    spike_suspect: float = math.inf
-    spike_fail: float = math.inf
+    from qingtu.catalogue_model import Content, Device, FieldSpec, Network, Station
 
 
 class Series(NamedTuple):
@@ -53,6 +30,7 @@ class Series(NamedTuple):
         timezone: IANA zone in which zone-less times are read.
         limits: quality limits.
         unit: canonical UCUM unit.
+        depth_m: of the sensor below the surface; NaN when the catalogue does not say.
     """
 
     station: str
@@ -64,6 +42,7 @@ class Series(NamedTuple):
     timezone: str
     limits: Limits
     unit: str
+    depth_m: float = math.nan
 
 
 class FieldMap(NamedTuple):
@@ -139,10 +118,14 @@ class Builder:
 
     def _add_station(self, station: Station) -> None:
         mappings = [(device, device.mapping(self._aliases)) for device in station.devices]
-        sources = {(spec.property, spec.channel): device for device, mapping in mappings for spec in mapping.values()}
+        sources = {
+            (spec.property, spec.channel): (device, spec.depth_m)
+            for device, mapping in mappings
+            for spec in mapping.values()
+        }
         for key, channel in sorted(sources):
             self.index[station.id, key, channel] = len(self.series)
-            self.series.append(self._series(station, key, channel, sources[key, channel]))
+            self.series.append(self._series(station, key, channel, *sources[key, channel]))
         for device, mapping in mappings:
             network = self._networks[device.network or station.network]
             entry = DeviceEntry(
@@ -156,7 +139,7 @@ class Builder:
             )
             self.devices[network.id, device.id] = entry
 
-    def _series(self, station: Station, key: str, channel: str, device: Device) -> Series:
+    def _series(self, station: Station, key: str, channel: str, device: Device, depth_m: float | None) -> Series:
         network = self._networks[device.network or station.network]
         prop = load_properties()[key]
         return Series(
@@ -169,6 +152,7 @@ class Builder:
             timezone=station.timezone or network.timezone,
             limits=self._limits(station, key),
             unit=prop.unit,
+            depth_m=math.nan if depth_m is None else depth_m,
         )
 
     def _limits(self, station: Station, key: str) -> Limits:
@@ -178,11 +162,7 @@ class Builder:
             return cached
         by_domain = self._content.defaults.limits
         merged = merged_limits((by_domain.get("all", {}).get(key), by_domain.get(station.domain, {}).get(key), own))
-        fail_min, fail_max = merged.range or self._dictionary[key]["plausible"]
-        suspect_min, suspect_max = merged.suspect or (-math.inf, math.inf)
-        limits = Limits(
-            fail_min, fail_max, suspect_min, suspect_max, *_thresholds(merged.rate_per_h), *_thresholds(merged.spike)
-        )
+        limits = Limits.of(merged, self._dictionary[key]["plausible"])
         if own is None:
             self._default_limits[station.domain, key] = limits
         return limits
@@ -210,11 +190,3 @@ class Builder:
             )
             self._sentinels_by_kind[key] = found
         return found
-
-
-def _thresholds(pair: Pair | None) -> tuple[float, float]:
-    """(suspect, fail), infinite where nothing is tested."""
-    if pair is None:
-        return math.inf, math.inf
-    suspect = math.inf if pair.suspect is None else pair.suspect
-    return suspect, math.inf if pair.fail is None else pair.fail

@@ -1,7 +1,6 @@
-"""Read a catalogue folder and say everything that is wrong with it, at once, with file and line.
+"""Read a catalogue folder: every block alone, with all problems, each with file and line.
 
-Two layers: each block alone (pydantic, :mod:`qingtu.catalogue_model`), then what needs several blocks: duplicate ids,
-unknown networks, one source per series (一数一源), limits that contradict what they inherit.
+What needs several blocks is checked in :mod:`qingtu.catalogue_checks`.
 """
 
 from __future__ import annotations
@@ -11,43 +10,47 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from qingtu.catalogue_model import (
-    RULE,
-    Content,
-    Defaults,
-    Device,
-    FieldSpec,
-    LimitSpec,
-    Network,
-    Pair,
-    SilenceRule,
-    Station,
-    ThresholdRule,
-    Where,
-    nearest,
-)
-from qingtu.errors import ConfigError, Problem
-from qingtu.properties import load_properties
-from qingtu.yaml_lines import Key, SourceFile
+from qingtu.catalogue_limits import Attenuated, Climate, FlatLine, Gap, LimitSpec, Pair, Spike
+from qingtu.catalogue_model import Defaults, Device, FieldSpec, Network, Station, Window
+from qingtu.catalogue_partial import has, rescued
+from qingtu.catalogue_relations import CalmWind, Density, Location, NitrogenOxides, ParticleSizes, Relations, Together
+from qingtu.catalogue_rules import RULE, RULE_MODELS, AnyRule, BaseRule, Schedule, ThresholdRule, Where
+from qingtu.catalogue_words import nearest
+from qingtu.errors import Problem
+from qingtu.wrong_values import choices, sentence
+from qingtu.yaml_lines import Key, SourceFile, written
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pydantic_core import ErrorDetails
 
 T = TypeVar("T")
 _TOP = ("networks", "stations", "rules", "defaults", "demonstration")
-_NOT_KEYS = {"threshold", "silence", "[key]"}  # pydantic's marks for a union's branch and for a mapping's key
+_NOT_KEYS = {*RULE_MODELS, "[key]"}  # pydantic's marks for a union's branch and for a mapping's key
 _NESTED: dict[tuple[type[BaseModel], str], type[BaseModel]] = {
     (Station, "devices"): Device,
     (Station, "limits"): LimitSpec,
+    (Station, "maintenance"): Window,
     (Device, "fields"): FieldSpec,
     (LimitSpec, "rate_per_h"): Pair,
-    (LimitSpec, "spike"): Pair,
+    (LimitSpec, "spike"): Spike,
+    (LimitSpec, "flat_line"): FlatLine,
+    (LimitSpec, "gap"): Gap,
+    (LimitSpec, "attenuated"): Attenuated,
+    (LimitSpec, "climatology"): Climate,
     (Defaults, "limits"): LimitSpec,
-    (ThresholdRule, "where"): Where,
-    (SilenceRule, "where"): Where,
+    (Defaults, "relations"): Relations,
+    (Station, "relations"): Relations,
+    (Relations, "nitrogen_oxides"): NitrogenOxides,
+    (Relations, "particle_sizes"): ParticleSizes,
+    (Relations, "calm_wind"): CalmWind,
+    (Relations, "density"): Density,
+    (Relations, "location"): Location,
+    (Relations, "multi_variate"): Together,
+    **{(model, "where"): Where for model in RULE_MODELS.values()},
+    **{(model, "schedule"): Schedule for model in RULE_MODELS.values()},
 }
 
 
@@ -63,6 +66,21 @@ class Block(Generic[T]):
         """Make a problem of something inside the block."""
         return self.file.problem((*self.path, *below), message, value)
 
+    def clash(
+        self, below: Sequence[Key], message: str, value: object, other: Block[T], other_below: Sequence[Key]
+    ) -> Problem:
+        """Make a problem of two places that do not go together.
+
+        Where one text (an anchor) is used at both, its line says nothing: the line is that of the nearest block
+        around it that is written twice.
+        """
+        path, first = (*self.path, *below), (*other.path, *other_below)
+        at = path
+        if self.file is other.file:
+            while at and self.file.spot(at) == self.file.spot(first[: len(at)]):
+                at = at[:-1]
+        return self.file.problem(path, message, value, at=at or path)
+
     def place(self, below: Sequence[Key] = ()) -> str:
         """Return ``file:line`` of something inside the block."""
         return f"{self.file.name}:{self.file.line((*self.path, *below))}"
@@ -70,15 +88,33 @@ class Block(Generic[T]):
 
 @dataclass(slots=True)
 class Blocks:
-    """All blocks of a folder that are right in themselves, and the problems of those that are not."""
+    """All blocks of a folder, and what is wrong with them.
+
+    Attributes:
+        networks, stations, rules, defaults: the right ones, and what is right in the others
+            (:mod:`qingtu.catalogue_partial`).
+        demonstration: any file says so.
+        problems: of each block and file alone, each text once however often it is used.
+        partly_read: sections of which more may stand in what cannot be read.
+        doubtful: (domain, property) whose default limits have a fault; None: any may have.
+    """
 
     networks: list[Block[Network]] = field(default_factory=list)
     stations: list[Block[Station]] = field(default_factory=list)
-    rules: list[Block[ThresholdRule | SilenceRule]] = field(default_factory=list)
+    rules: list[Block[AnyRule]] = field(default_factory=list)
     defaults: list[Block[Defaults]] = field(default_factory=list)
     demonstration: bool = False
     problems: list[Problem] = field(default_factory=list)
-    wrong_networks: set[str] = field(default_factory=set)
+    partly_read: set[str] = field(default_factory=set)
+    doubtful: set[tuple[str, str] | None] = field(default_factory=set)
+    _told: set[tuple[object, ...]] = field(default_factory=set)
+
+    def tell(self, file: SourceFile, path: Sequence[Key], message: str, value: object = None) -> None:
+        """Add a problem, unless the same text was told already where it is used as well."""
+        told = (file.name, *file.spot(path), str(path[-1]) if path else "", message, str(value))
+        if told not in self._told:
+            self._told.add(told)
+            self.problems.append(file.problem(path, message, value))
 
 
 _STATION: TypeAdapter[Station] = TypeAdapter(Station)
@@ -91,52 +127,37 @@ def read_blocks(folder: Path) -> Blocks:
     blocks = Blocks()
     paths = sorted(folder.rglob("*.yaml"))
     if not paths:
-        blocks.problems.append(Problem(str(folder), 0, "catalogue", "", "folder has no *.yaml file"))
+        text = (
+            "目录中没有 *.yaml 文件 / folder has no *.yaml file" if folder.is_dir()
+            else "不是文件夹 / is not a folder" if folder.exists() else "没有此文件夹 / there is no such folder"
+        )  # fmt: skip
+        blocks.problems.append(Problem(str(folder), 0, "catalogue", "", text))
     for path in paths:
         _read_file(SourceFile(path), blocks)
     return blocks
 
 
-def content_of(blocks: Blocks) -> Content:
-    """Merge checked blocks into one catalogue.
-
-    Raises:
-        ConfigError: anything is wrong; carries every problem.
-    """
-    problems = [*blocks.problems, *_duplicates(blocks), *_unknown_names(blocks), *_sources(blocks)]
-    defaults = _merged_defaults(blocks.defaults, problems)
-    problems += _contradictions(blocks, defaults)
-    if problems:
-        raise ConfigError(problems)
-    return Content(
-        networks=tuple(block.item for block in blocks.networks),
-        stations=tuple(block.item for block in blocks.stations),
-        rules=tuple(block.item for block in blocks.rules),
-        defaults=defaults,
-        demonstration=blocks.demonstration,
-    )
-
-
-def merged_limits(layers: Iterable[LimitSpec | None]) -> LimitSpec:
-    """Lay limits over each other; a later layer replaces what it names."""
-    values: dict[str, Any] = {}
-    for layer in layers:
-        if layer is not None:
-            values |= {name: value for name, value in layer if value is not None}
-    return LimitSpec.model_construct(**values)
+def read_one(path: Path) -> Blocks:
+    """Read a single file; problems are collected, not raised."""
+    blocks = Blocks()
+    _read_file(SourceFile(path), blocks)
+    return blocks
 
 
 def _read_file(file: SourceFile, blocks: Blocks) -> None:
     blocks.problems += file.problems
     if file.data is None:
+        blocks.partly_read |= set(_TOP) if file.problems else set()
         return
     if not isinstance(file.data, dict):
-        blocks.problems.append(file.problem((), f"must be a mapping with some of {', '.join(_TOP)}"))
+        blocks.partly_read |= set(_TOP)
+        blocks.tell(file, (), f"须为键值表 / must be a mapping with some of {', '.join(_TOP)}")
         return
     for key in file.data:
         if key not in _TOP:
+            blocks.partly_read |= set(_TOP)  # it may be one of them, misspelt
             hint = nearest(str(key), _TOP)
-            blocks.problems.append(file.problem((str(key),), f"unknown key{hint}; allowed: {', '.join(_TOP)}"))
+            blocks.tell(file, (str(key),), f"没有此键 / unknown key{hint}; allowed: {', '.join(_TOP)}")
     _read_list(file, "networks", _NETWORK, Network, blocks.networks, blocks)
     _read_list(file, "stations", _STATION, Station, blocks.stations, blocks)
     _read_list(file, "rules", RULE, None, blocks.rules, blocks)
@@ -144,7 +165,7 @@ def _read_file(file: SourceFile, blocks: Blocks) -> None:
         _read_block(file, ("defaults",), file.data["defaults"], _DEFAULTS, Defaults, blocks.defaults, blocks)
     mark = file.data.get("demonstration", False)
     if not isinstance(mark, bool):
-        blocks.problems.append(file.problem(("demonstration",), "must be true or false", mark))
+        blocks.tell(file, ("demonstration",), "须为 true 或 false / must be true or false", mark)
     blocks.demonstration |= mark is True
 
 
@@ -156,7 +177,8 @@ def _read_list(
     if items is None:
         return
     if not isinstance(items, list):
-        blocks.problems.append(file.problem((section,), "must be a list", items))
+        blocks.partly_read.add(section)
+        blocks.tell(file, (section,), "须为列表 / must be a list", items)
         return
     for position, item in enumerate(items):
         _read_block(file, (section, position), item, adapter, model, into, blocks)
@@ -167,160 +189,64 @@ def _read_block(
     into: list[Block[T]], blocks: Blocks,
 ) -> None:  # fmt: skip
     try:
-        into.append(Block(adapter.validate_python(item), file, path))
+        right = adapter.validate_python(item)
     except ValidationError as error:
-        if path[0] == "networks" and isinstance(item, dict):
-            blocks.wrong_networks.add(str(item.get("id")))  # so that its stations are not blamed as well
-        if model is None:
-            kind = item.get("kind") if isinstance(item, dict) else None
-            model = SilenceRule if kind == "silence" else ThresholdRule
-        blocks.problems += [_problem(file, path, model, detail) for detail in error.errors(include_url=False)]
+        details = error.errors(include_url=False)
+    else:
+        into.append(Block(right, file, path))
+        return
+    if model is None:
+        kind = item.get("kind") if isinstance(item, dict) else None
+        model = RULE_MODELS.get(str(kind), ThresholdRule)
+    for detail in details:
+        _tell(file, path, model, detail, blocks)
+    if isinstance(item, dict):
+        found = rescued(model, item)
+        into.append(Block(found, file, path))
+        if isinstance(found, BaseRule) and has(found, "kind", *found.WHOLE) and (at := found.fault()):
+            # pydantic looks at a rule as a whole only when nothing in it is wrong
+            _tell_whole(file, path, item, at, blocks)
+    else:
+        blocks.partly_read.add(str(path[0]))
+    if model is Defaults:
+        blocks.doubtful |= {_limit_of(detail["loc"]) for detail in details if detail["loc"][:1] in (("limits",), ())}
 
 
-def _problem(file: SourceFile, path: tuple[Key, ...], model: type[BaseModel], detail: ErrorDetails) -> Problem:
+def _tell_whole(
+    file: SourceFile, path: tuple[Key, ...], item: dict[Any, Any], fault: tuple[str, str], blocks: Blocks
+) -> None:
+    """Tell what is wrong between the keys of a block: at one of them, or at the block, whose value says nothing."""
+    at, message = fault
+    blocks.tell(file, (*path, at) if at else path, message, written(item.get(at)) if at else None)
+
+
+def _limit_of(loc: tuple[int | str, ...]) -> tuple[str, str] | None:
+    """Return the (domain, property) whose default limit is wrong; None when it cannot be told which one is meant."""
+    return None if "[key]" in loc or len(loc) < 3 else (str(loc[1]), str(loc[2]))
+
+
+def _tell(
+    file: SourceFile, path: tuple[Key, ...], model: type[BaseModel], detail: ErrorDetails, blocks: Blocks
+) -> None:
     loc = [key if type(key) is int else str(key) for key in detail["loc"] if key not in _NOT_KEYS]
     value = detail["input"]
+    if isinstance(value, dict) and "at" in (context := detail.get("ctx", {})):
+        _tell_whole(file, (*path, *loc), value, (context["at"], sentence(detail)), blocks)
+        return
     if "[key]" in detail["loc"]:
         loc[-1] = str(value)  # pydantic writes the key False, YAML's reading of a bare `no`, as position 0
     for key in loc[:-1]:
         model = _NESTED.get((model, str(key)), model)
-    kind, message = detail["type"], detail["msg"]
+    kind, message = detail["type"], sentence(detail)
     if kind == "extra_forbidden":
         allowed = tuple(model.model_fields)
-        message = f"unknown key{nearest(str(loc[-1]), allowed)}; allowed: {', '.join(allowed)}"
+        message = f"没有此键 / unknown key{nearest(str(loc[-1]), allowed)}; allowed: {', '.join(allowed)}"
     elif kind == "missing":
-        message, value = "is missing", None
+        value = None
+    elif kind in ("union_tag_not_found", "union_tag_invalid"):
+        loc, value = [*loc, "kind"], value.get("kind") if isinstance(value, dict) else None
     elif kind == "literal_error":
-        words = str(detail.get("ctx", {}).get("expected", "")).replace(" or ", ", ").replace("'", "").split(", ")
-        message = f"must be one of {', '.join(words)}{nearest(str(value), words)}"
+        message += nearest(str(value), choices(detail))
     elif kind == "string_type" and isinstance(value, bool):
-        message = "is read by YAML as true or false; write it in quotes"
-    return file.problem((*path, *loc), message, value)
-
-
-def _duplicates(blocks: Blocks) -> list[Problem]:
-    problems: list[Problem] = []
-    lists: tuple[list[Block[Any]], ...] = (blocks.networks, blocks.stations, blocks.rules)
-    for listed in lists:
-        first: dict[str, Block[Any]] = {}
-        for block in listed:
-            other = first.setdefault(block.item.id, block)
-            if other is not block:
-                text = f"id is taken; first at {other.place(('id',))}"
-                problems.append(block.problem(("id",), text, block.item.id))
-    devices: dict[tuple[str, str], tuple[Block[Station], int]] = {}
-    for station in blocks.stations:
-        for position, device in enumerate(station.item.devices):
-            key = (device.network or station.item.network, device.id)
-            owner, at = devices.setdefault(key, (station, position))
-            if (owner, at) != (station, position):
-                text = f"device is already in network {key[0]}, at {owner.place(('devices', at))}"
-                problems.append(station.problem(("devices", position, "id"), text, device.id))
-    return problems
-
-
-def _unknown_names(blocks: Blocks) -> list[Problem]:
-    problems: list[Problem] = []
-    known = {block.item.id for block in blocks.networks} | blocks.wrong_networks
-    stations = {block.item.id for block in blocks.stations}
-    for station in blocks.stations:
-        named: list[tuple[tuple[Key, ...], str | None]] = [(("network",), station.item.network)]
-        named += [(("devices", i, "network"), device.network) for i, device in enumerate(station.item.devices)]
-        problems += [
-            station.problem(path, f"is not a network{nearest(name, known)}; known: {', '.join(sorted(known))}", name)
-            for path, name in named
-            if name is not None and name not in known
-        ]
-    for rule in blocks.rules:
-        for what, names, allowed in (
-            ("network", rule.item.where.network, known),
-            ("station", rule.item.where.station, stations),
-        ):
-            problems += [
-                rule.problem(("where", what), f"is not a {what}{nearest(name, allowed)}", name)
-                for name in names or ()
-                if name not in allowed and not (what == "station" and blocks.problems)
-            ]
-    return problems
-
-
-def _sources(blocks: Blocks) -> list[Problem]:
-    """一数一源: a series has one source; two fields or devices that claim it are named together."""
-    problems: list[Problem] = []
-    aliases = {prop.key: prop.aliases for prop in load_properties()}
-    for station in blocks.stations:
-        claimed: dict[tuple[str, str], tuple[int, str]] = {}
-        for position, device in enumerate(station.item.devices):
-            for name, spec in device.mapping(aliases).items():
-                owner, other = claimed.setdefault((spec.property, spec.channel), (position, name))
-                short = name not in device.fields and other not in device.fields
-                if (owner, other) == (position, name) or (owner == position and short):
-                    continue  # key and aliases of the short form are spellings of one field
-                first = station.item.devices[owner]
-                problems.append(_two_sources(station, (owner, first, other), (position, device, name), spec))
-    return problems
-
-
-def _two_sources(
-    station: Block[Station], first: tuple[int, Device, str], second: tuple[int, Device, str], spec: FieldSpec
-) -> Problem:
-    def path(claim: tuple[int, Device, str]) -> tuple[Key, ...]:
-        position, device, name = claim
-        return ("devices", position, *(("fields", name) if name in device.fields else ("properties",)))
-
-    text = (
-        f"two sources for {spec.property} ({spec.channel}) of station {station.item.id} (一数一源): "
-        f"device {first[1].id} field {first[2]!r} at {station.place(path(first))} and device {second[1].id} "
-        f"field {second[2]!r} at {station.place(path(second))}; drop one, or give it another channel such as 'backup'"
-    )
-    return station.problem(path(second), text, second[2])
-
-
-def _merged_defaults(found: list[Block[Defaults]], problems: list[Problem]) -> Defaults:
-    limits: dict[Any, dict[str, LimitSpec]] = {}
-    owners: dict[tuple[str, ...], Block[Defaults]] = {}
-    sentinels = None
-    for block in found:
-        named: list[tuple[str, ...]] = [("limits", d, p) for d, rows in block.item.limits.items() for p in rows]
-        if block.item.sentinels is not None:
-            named.append(("sentinels",))
-            sentinels = block.item.sentinels
-        for path in named:
-            other = owners.setdefault(path, block)
-            if other is not block:
-                problems.append(block.problem(path, f"is already set at {other.place(path)}"))
-        for domain, rows in block.item.limits.items():
-            limits.setdefault(domain, {}).update(rows)
-    return Defaults(limits=limits, sentinels=sentinels)
-
-
-def _contradictions(blocks: Blocks, defaults: Defaults) -> list[Problem]:
-    """Suspect bounds outside the fail bounds would never be seen: say so at the block that makes it so."""
-    problems: list[Problem] = []
-    dictionary = load_properties()
-    everywhere = defaults.limits.get("all", {})
-    for block in blocks.defaults:
-        for domain, rows in block.item.limits.items():
-            for key, spec in rows.items():
-                base = None if domain == "all" else everywhere.get(key)
-                text = _contradiction(dictionary[key].plausible, merged_limits((base, spec)))
-                if text:
-                    problems.append(block.problem(("limits", domain, key), text))
-    for station in blocks.stations:
-        own = defaults.limits.get(station.item.domain, {})
-        for key, spec in station.item.limits.items():
-            merged = merged_limits((everywhere.get(key), own.get(key), spec))
-            text = _contradiction(dictionary[key].plausible, merged)
-            if text:
-                problems.append(station.problem(("limits", key), text))
-    return problems
-
-
-def _contradiction(plausible: tuple[float, float], merged: LimitSpec) -> str | None:
-    low, high = merged.range or plausible
-    if merged.suspect and not (low <= merged.suspect[0] and merged.suspect[1] <= high):
-        return f"suspect {list(merged.suspect)} must lie inside range {[low, high]} (own, inherited or plausible)"
-    for name, pair in (("rate_per_h", merged.rate_per_h), ("spike", merged.spike)):
-        if pair and pair.suspect is not None and pair.fail is not None and pair.suspect > pair.fail:
-            return f"{name}: suspect must not be above fail"
-    return None
+        message = "YAML 读作真假值, 请加引号 / is read by YAML as true or false; write it in quotes"
+    blocks.tell(file, (*path, *loc), message, written(value))

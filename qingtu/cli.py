@@ -16,7 +16,26 @@ import duckdb
 import typer
 
 import qingtu
-from qingtu.commands import check, copies, decode, demo, questions, rejected, service, simulate
+from qingtu.commands import (
+    alerts,
+    broker_config,
+    check,
+    copies,
+    corrections,
+    decode,
+    demo,
+    grafana,
+    notify,
+    questions,
+    rejected,
+    reload,
+    replay,
+    rules,
+    scenario,
+    service,
+    simulate,
+    tides,
+)
 from qingtu.errors import ConfigError, NotFound, QingtuError, RetryLater, StartError
 from qingtu.logs import printable, set_up_logs, where
 
@@ -60,20 +79,34 @@ def options(
     set_up_logs(verbose=verbose, debug=debug)
 
 
+app.command("setup")(service.setup)
 app.command("run")(service.run)
 app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
+app.command("scenario")(scenario.scenario)
 app.command("status")(questions.status)
 app.command("check")(check.check)
 app.command("stations")(questions.stations)
-app.command("reload")(questions.reload)
+app.command("reload")(reload.reload)
 app.command("decode")(decode.decode)
 app.add_typer(rejected.rejected_app, name="rejected")
 app.command("ledger")(questions.ledger)
 app.command("explain")(questions.explain)
+app.command("corrections")(corrections.corrections)
+app.command("override")(questions.override)
+app.add_typer(rules.rules_app, name="rules")
+questions.alerts_app.command("comment")(alerts.comment)
+questions.alerts_app.command("mute")(alerts.mute)
+questions.alerts_app.command("maintenance")(alerts.maintenance)
+questions.alerts_app.command("mutes")(alerts.mutes)
 app.add_typer(questions.alerts_app, name="alerts")
+app.add_typer(notify.notify_app, name="notify")
 app.command("export")(copies.export)
+app.command("tides")(tides.tides)
 app.command("backup")(copies.backup)
+app.command("replay")(replay.replay)
+app.command("broker-config")(broker_config.broker_config)
+app.command("grafana")(grafana.grafana)
 
 
 def main(args: Sequence[str] | None = None) -> int:

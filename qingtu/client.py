@@ -6,7 +6,6 @@ was killed is noticed: nobody answers there, and nobody holds the folder's lock.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import urllib.error
 import urllib.request
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from qingtu.errors import NotFound, QingtuError, RetryLater
+from qingtu.files import is_locked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,21 +137,9 @@ def running_service(data: Path) -> Client | None:
         client = None
     if client is not None and client.alive():
         return client
-    if not _in_use(data):
+    if not is_locked(data / "lock"):
         return None
     raise RetryLater(
         f"数据目录 {data} 正被使用但服务无应答 / a process uses the data folder {data}, but does not answer; "
         "try again in a moment"
     )
-
-
-def _in_use(data: Path) -> bool:
-    """Return whether a process holds the folder's lock."""
-    try:
-        with (data / "lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False

@@ -1,8 +1,9 @@
 """Read this first: the contracts between Qingtu's parts. It suffices to write a plug-in.
 
-Data move forward only: transports make *raw* frames, `process` turns them into *processed*, *alerts* and
+Data move forward: transports make *raw* frames, `process` turns them into *processed*, *alerts* and
 *rejected* frames, sinks apply frames to stores, derive makes *figures*. A *frame* is one bus record
-(:mod:`qingtu.records`). Whoever implements one of these may count on exactly what is written here.
+(:mod:`qingtu.records`). Whoever implements one of these may count on exactly what is written here. The one way back
+is a command row on raw: what a person orders, and figures that an alert rule watches (:class:`OnFigures`).
 
 The delivery rule that everything obeys: **one input frame gives at most one output frame per output stream,
 which carries the input's (partition, offset) as its origin; wall time emits nothing.** After a crash a stage
@@ -12,17 +13,21 @@ re-runs frames and emits the same ones again; consumers skip origins that are no
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
-    import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from qingtu.catalogue import Series
+    from qingtu.catalogue import Catalogue, Series
+    from qingtu.clock import Clock
     from qingtu.records import Frame
+    from qingtu.settings import Settings
 
 
 # ---------------------------------------------------------------------------------------------------- bus
@@ -105,6 +110,15 @@ class Bus(Protocol):
         ...
 
 
+@runtime_checkable
+class Reporting(Protocol):
+    """A bus that depends on servers, and can say how it fares with them."""
+
+    def status(self) -> dict[str, Any]:
+        """Return what there is to know without asking the servers; ``problem`` is "" when all is well."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SavedState:
     """State of one group in one partition.
@@ -153,6 +167,10 @@ class Stage(Protocol):
         ...
 
 
+Outputs = dict[str | tuple[str, int], bytes]
+"""At most one encoded frame for each stream; for (stream, partition) when it goes into another partition of it."""
+
+
 class Operator(Protocol):
     """The inside of a bus-to-bus stage, for one partition. :class:`qingtu.stage.StageLoop` drives it.
 
@@ -172,8 +190,8 @@ class Operator(Protocol):
         """Take up saved state; None means an empty one. Must forget everything it knew before."""
         ...
 
-    def apply(self, frame: Frame, offset: int, only: NDArray[np.bool_] | None = None) -> dict[str, bytes]:
-        """Process one frame and return at most one encoded frame per output stream.
+    def apply(self, frame: Frame, offset: int, only: NDArray[np.bool_] | None = None) -> Outputs:
+        """Process one frame and return what it gives; see :data:`Outputs`.
 
         Args:
             frame: the decoded input frame.
@@ -209,6 +227,8 @@ class Decoded:
         events: (row, kind, level, time_us or NO_TIME, attributes) of each event.
         refused: (row, reason code, detail, readings refused); a row may have several. ``readings`` of 0 with
             reason in ``WHOLE`` means that the payload could not be read at all.
+        mark: uint8 (m,), what the device says of each reading, by :func:`qingtu.marks.mark_number`; 0: nothing. None:
+            nothing of any.
     """
 
     names: list[str]
@@ -222,6 +242,7 @@ class Decoded:
     own_identity: NDArray[np.bool_]
     events: list[tuple[int, str, int, int, dict[str, Any]]] = field(default_factory=list)
     refused: list[tuple[int, str, str, int]] = field(default_factory=list)
+    mark: NDArray[np.uint8] | None = None
 
 
 NO_TIME = -(1 << 63)
@@ -263,6 +284,8 @@ class CheckInput:
         chain: int64 (f,), rows of the fresh readings, in order.
         before: int64 (f,), row of the fresh reading before, in the same series; -1: it is in memory, if anywhere.
         last: bool (f,), the last fresh reading of its series in this pass.
+        mark: uint8 (m,), number of what the device says of the reading (:mod:`qingtu.marks`), 0 for nothing; None when
+            it says nothing of any.
     """
 
     series: NDArray[np.int32]
@@ -271,6 +294,7 @@ class CheckInput:
     chain: NDArray[np.int64]
     before: NDArray[np.int64]
     last: NDArray[np.bool_]
+    mark: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,8 +310,24 @@ class Verdict:
     flag: NDArray[np.uint8]
 
 
+class Memory(Protocol):
+    """What a check remembers of each series between passes; :mod:`processors.quality.memory` has two ready ones."""
+
+    def take(self, old: Any, source: NDArray[np.int64]) -> None:
+        """Go on from the memory under another catalogue; ``source`` is each series' old number or -1."""
+        ...
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return everything as named arrays."""
+        ...
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what :meth:`state` returned, for the same catalogue."""
+        ...
+
+
 class Check(Protocol):
-    """One quality check: arrays in, flags out; memory in arrays by series.
+    """One quality check of single series: arrays in, flags out; memory in arrays by series.
 
     The result may not depend on where batches were cut: tests split the same series at random.
     """
@@ -302,28 +342,94 @@ class Check(Protocol):
         """Its bit in ``tests``; never reused."""
         ...
 
-    @property
-    def memory(self) -> np.ndarray[Any, Any] | None:
-        """One row of memory as it starts, shape (1,), structured; None for a check without memory."""
-        ...
-
     def prepare(self, series: Sequence[Series]) -> Any:
-        """Turn the catalogue's limits of all series into arrays, once per catalogue version."""
+        """Turn the catalogue's limits of all series into arrays, once per catalogue version.
+
+        Returns:
+            what the check is called with; None when no series has a limit of this check: it is then not called at
+            all, costs nothing, and says 2 of every reading.
+        """
         ...
 
-    def __call__(
-        self, data: CheckInput, limits: Any, memory: NDArray[Any] | None
-    ) -> tuple[NDArray[np.uint8], Verdict | None]:
+    def memory(self, limits: Any) -> Memory | None:
+        """Return an empty memory for what ``prepare`` returned; None for a check without memory."""
+        ...
+
+    def __call__(self, data: CheckInput, limits: Any, memory: Any) -> tuple[NDArray[np.uint8] | None, Verdict | None]:
         """Check.
 
         Args:
             data: the readings.
             limits: what ``prepare`` returned.
-            memory: shape (series,), changed in place; None when the check has none.
+            memory: changed in place; None when the check has none.
 
         Returns:
-            flags, shape (m,) uint8, of 1 pass, 2 not evaluated, 3 suspect, 4 fail, 9 missing; a check that
-            needs the next reading answers 2 now and may return verdicts about the readings before.
+            flags, shape (m,) uint8, of 1 pass, 2 not evaluated, 3 suspect, 4 fail, 9 missing; None: 2 of all. A check
+            that needs the next reading answers 2 now and may return verdicts about the readings before.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Related:
+    """Series that a check looks at together.
+
+    Attributes:
+        series: int32 (groups, roles), the series that has each role; all of a group are of one station.
+        limits: float64 (groups, k), whatever the check wants to know of each group.
+    """
+
+    series: NDArray[np.int32]
+    limits: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, groups: Sequence[tuple[Sequence[int], Sequence[float]]]) -> Related | None:
+        """Build it from (series in the order of roles, limits) of each group; None without any."""
+        if not groups:
+            return None
+        series, limits = zip(*groups, strict=True)
+        return cls(np.array(series, np.int32), np.array(limits, np.float64).reshape(len(groups), -1))
+
+
+class MessageCheck(Protocol):
+    """One check of several properties: what readings of one message say of each other.
+
+    It sees readings of one raw row and one time together, and only those: the result cannot depend on where batches
+    were cut, and there is nothing to remember. Late and re-driven readings are looked at like all others.
+    """
+
+    @property
+    def key(self) -> str:
+        """Name in MESSAGE_CHECKS, docs and settings."""
+        ...
+
+    @property
+    def bit(self) -> int:
+        """Its bit in ``tests``; never reused, and none of a :class:`Check`."""
+        ...
+
+    def prepare(self, catalogue: Catalogue) -> Related | None:
+        """Find the series that belong together, once per catalogue version.
+
+        Returns:
+            the groups; None when no station has a limit of this check: it then costs nothing.
+        """
+        ...
+
+    def __call__(
+        self, values: NDArray[np.float64], group: NDArray[np.int64], limits: NDArray[np.float64]
+    ) -> NDArray[np.uint8]:
+        """Check g samples of groups.
+
+        Args:
+            values: float64 (roles, g), canonical unit; NaN where the message does not say it, or says that it is
+                missing.
+            group: int64 (g,), which group of ``prepare`` each is.
+            limits: as ``prepare`` returned them; ``limits[group]`` are those of each.
+
+        Returns:
+            flags, shape (roles, g) uint8, of 1, 2, 3 and 4, for each reading; what is said of one that is not there
+            is not looked at.
         """
         ...
 
@@ -377,8 +483,27 @@ class RuleKind(Protocol):
         """Learn that messages came in: station numbers, times of receipt and positions, shape (n,) each."""
         ...
 
-    def on_tick(self, clock_us: int, hearing: Mapping[str, int], revision: int) -> list[Transition]:
-        """Learn the time, and for each route that is heard without backlog since when."""
+    def on_clock(
+        self,
+        device: NDArray[np.int32],
+        wrong: NDArray[np.bool_],
+        at_us: NDArray[np.int64],
+        revision: NDArray[np.int64],
+    ) -> list[Transition]:
+        """Learn of devices that began or ceased to claim impossible times, shape (n,) each, in order of messages."""
+        ...
+
+    def on_tick(
+        self, clock_us: int, hearing: Mapping[str, int], held: NDArray[np.bool_] | None, revision: int
+    ) -> list[Transition]:
+        """Learn the time, and for each route that is heard without backlog since when.
+
+        Args:
+            clock_us: now, µs UTC.
+            hearing: route → since when, µs UTC.
+            held: bool (stations,), which are under maintenance: no alert opens there. None: none is.
+            revision: position of the tick.
+        """
         ...
 
     def on_command(self, name: str, alert: str, who: str, note: str, at_us: int, revision: int) -> Transition | None:
@@ -391,6 +516,64 @@ class RuleKind(Protocol):
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take up what :meth:`state` returned, for the same catalogue."""
+        ...
+
+
+@runtime_checkable
+class GoesBy(Protocol):
+    """A rule kind that goes by what another has decided on the same tick; that one stands before it in the table."""
+
+    def go_by(self, kinds: Mapping[str, RuleKind]) -> None:
+        """Learn which kinds there are; called once, before anything else."""
+        ...
+
+
+@runtime_checkable
+class OnFigures(Protocol):
+    """A rule kind that looks at figures as well."""
+
+    def on_figures(self, facts: Sequence[Any], held: Sequence[bool], at_us: int, revision: int) -> list[Transition]:
+        """Learn figures that derive published and a rule watches; each is told at least once.
+
+        Args:
+            facts: a sequence of :class:`processors.alerts.facts.Fact`, in the order in which they were made.
+            held: for each, whether maintenance of its station keeps it from opening or raising an alert.
+            at_us: clock of the tick at which they were made, µs UTC.
+            revision: position of the raw row that tells them.
+        """
+        ...
+
+
+@runtime_checkable
+class OnTransitions(Protocol):
+    """A rule kind that looks at what the others say."""
+
+    def on_transitions(self, transitions: Sequence[Transition]) -> list[Transition]:
+        """Learn transitions of other rules; what it returns is shown to no kind.
+
+        It is called in the first partition alone, after each run of messages, tick or command that made any, so what it
+        returns may depend on their order, never on how they were cut into calls. Transitions of other partitions come
+        with the raw row that tells them; each once.
+
+        Args:
+            transitions: in order of their revisions; of another partition with revision and time of the telling row.
+        """
+        ...
+
+
+@runtime_checkable
+class OnSystem(Protocol):
+    """A rule kind that looks at what the service says of itself."""
+
+    def on_system(self, source: str, facts: Mapping[str, float], at_us: int, revision: int) -> list[Transition]:
+        """Learn facts of one source; each is told at least once, and holds until it is told otherwise.
+
+        Args:
+            source: who tells: a gateway by its client id, or ``store``.
+            facts: name → value.
+            at_us: when it was found, µs UTC.
+            revision: position of the raw row that tells it.
+        """
         ...
 
 
@@ -440,6 +623,15 @@ class Store(Protocol):
         """Return readings of series in a time range, in order of series and time, perhaps as of a revision."""
         ...
 
+    def figures_of(self, query: FigureQuery) -> pa.Table:
+        """Return figures of many series, in order of series, start and what, perhaps as they were published once.
+
+        Returns:
+            columns series (int32, index into ``query.series``), what, start, value (null: none), count, expected,
+            valid, reason, inputs, revision, known_at; times in µs UTC as int64.
+        """
+        ...
+
     def close(self) -> None:
         """Commit nothing more and let go of files and connections."""
         ...
@@ -476,6 +668,27 @@ class ReadingQuery:
     limit: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FigureQuery:
+    """A range of figures.
+
+    Attributes:
+        series: (station, property, channel) of each series wanted.
+        start_us: first start of a period, inclusive.
+        end_us: last start, exclusive.
+        what: only this statistic; None for all.
+        before: what was made at this position or later is taken back; None for now.
+        known_by_us: what was published after this time is taken back; None for now.
+    """
+
+    series: Sequence[tuple[str, str, str]]
+    start_us: int
+    end_us: int
+    what: str | None = None
+    before: int | None = None
+    known_by_us: int | None = None
+
+
 class Sink(Protocol):
     """Follows one stream into something outside. Lag shows; it never holds the pipeline up."""
 
@@ -488,4 +701,52 @@ class Sink(Protocol):
         Raises:
             RetryLater: call again with the same frames after the pause it names.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SinkPlace:
+    """What a sink is made with.
+
+    Attributes:
+        folder: its own, ``data/NAME``; made by the sink when it needs it.
+        settings: checked.
+        bus: for a sink that has to know more than its stream tells, such as the time.
+        clock: for pauses, never for what is written.
+        catalogues: returns the archived catalogue of a version; raises NotFound.
+    """
+
+    folder: Path
+    settings: Settings
+    bus: Bus
+    clock: Clock
+    catalogues: Callable[[str], Catalogue]
+
+
+@runtime_checkable
+class Working(Protocol):
+    """A :class:`Sink` with work of its own beside ``write``: one for all partitions, with a thread for each work.
+
+    ``write`` is called by one thread for each partition, so it takes care of itself.
+
+    Attributes:
+        wait_s: a frame waits at most this long for more to come.
+    """
+
+    wait_s: float
+
+    def works(self, behind: Callable[[], int]) -> Mapping[str, Callable[[], bool]]:
+        """Return name → step of each work, as :meth:`Stage.step`; called once, before any of them.
+
+        Args:
+            behind: returns how many frames of its stream were not yet given to ``write``.
+        """
+        ...
+
+    def problems(self) -> list[dict[str, str]]:
+        """Return what is wrong now beyond works that cannot go on, each with key, zh and en."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files; called when all works have ended."""
         ...

@@ -179,7 +179,7 @@ def _arrive(host: Host, published: int) -> None:
     """Wait until what the broker acknowledged has come to us: it hands on a little later than it acknowledges."""
     deadline = time.monotonic() + _ARRIVE_S
     while time.monotonic() < deadline:
-        if host.service.ledger.report()["messages"]["received"] >= published:
+        if host.service.ledger.summary()["messages"]["received"] >= published:
             return
         time.sleep(0.05)
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from processors.quality import CHECKS
+from processors.bits import named
 from qingtu.records import PROCESSED, codes_of, decode, times_of
+from qingtu.store.duckdb import DuckStore
 from simulators.truth import Stored
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def _readings(service: Service, facts: list[Fact]) -> dict[Key, Stored]:
             "at": pa.array([f.from_us for f in facts], pa.int64()),
         }
     )
+    assert isinstance(service.store, DuckStore)  # a demonstration has no server
     with service.store.cursor() as db:
         db.register("wanted", wanted)
         rows = db.execute(
@@ -82,8 +84,7 @@ def _readings(service: Service, facts: list[Fact]) -> dict[Key, Stored]:
             "AND w.channel = s.channel AND w.at = epoch_us(r.time)"
         ).fetchall()
     return {
-        (station, prop, channel, time): Stored(flag, [key for key, check in CHECKS.items() if tests >> check.bit & 1])
-        for station, prop, channel, time, flag, tests in rows
+        (station, prop, channel, time): Stored(flag, named(tests)) for station, prop, channel, time, flag, tests in rows
     }
 
 

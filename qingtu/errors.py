@@ -32,7 +32,7 @@ class Problem:
         file: path as the user gave it, or ``environment`` for ``QINGTU_*`` variables.
         line: 1-based line in the file; 0 when the file has no such line.
         key: dotted path of the key, such as ``stations[3].position``.
-        value: what was found, as text, cut to 80 characters.
+        value: what was found, as text, cut to 80 characters; empty when nothing was, or it would say nothing.
         message: what is wrong and what is allowed.
     """
 
@@ -44,7 +44,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.key} = {self.value}: {self.message}"
+        return f"{place}: {self.key}{f' = {self.value}' if self.value else ''}: {self.message}"
 
 
 class ConfigError(QingtuError):
@@ -77,6 +77,10 @@ class FrameError(QingtuError):
 
 class VersionError(QingtuError):
     """What is on disk was written by a newer program; the message names both versions."""
+
+
+class Undecided(QingtuError):  # noqa: N818 - says what is the case
+    """Whether something was done is not known, and cannot be asked: look before doing it again."""
 
 
 class NotFound(QingtuError):  # noqa: N818 - reads as the answer that it is

@@ -6,23 +6,31 @@ holds, with the catalogue that was in use when they came.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from processors.quality import CHECKS
+from processors.aggregates.periods import holding
+from processors.aggregates.rules import load_rules
 from qingtu.clock import HOUR
 from qingtu.contracts import ReadingQuery
 from qingtu.errors import NotFound
 from qingtu.explain_origin import SHOWN_BYTES, Explained, Step, finite, ms_of, origin, step
-from qingtu.properties import load_properties
-from qingtu.records import Cause
+from qingtu.quality_words import checks_of
+from qingtu.records import OVERRIDDEN, VERDICTS, Cause
+from qingtu.replay_store import replay_of
+from qingtu.store.queries import Queries
 
 if TYPE_CHECKING:
-    from qingtu.store.queries import Queries
+    from qingtu.store.contract import PrimaryStore
 
-_CAUSES: Final = {Cause.READING: "reading", Cause.QUALITY_DECIDED: "quality_decided", Cause.REDRIVE: "redrive"}
+_CAUSES: Final = {
+    Cause.READING: "reading",
+    Cause.QUALITY_DECIDED: "quality_decided",
+    Cause.REDRIVE: "redrive",
+    Cause.REPLAY: "replay",
+    Cause.OVERRIDE: "override",
+}
 
 
 def explain(service: Explained, station: str, prop: str, time_us: int, channel: str = "main") -> dict[str, Any]:
@@ -38,23 +46,33 @@ def explain(service: Explained, station: str, prop: str, time_us: int, channel: 
 
     Returns:
         ``found``; ``reading``; and ``steps``, each with step, zh, en and data. Steps are raw, decode, locate, convert,
-        quality, store, figures, alerts, corrections; those before quality are absent when raw no longer holds the
-        bytes, and the raw step says so.
+        quality, override, store, figures, alerts, corrections; override is there when a person set the flag; those
+        before quality are absent when raw no longer holds the bytes, and the raw step says so. In front of them stands
+        replay when the value was published by one.
     """
     key = (station, prop, channel)
-    reading = service.store.reading(key, time_us) or _same_millisecond(service.store, key, time_us)
+    reading = reading_at(service.store, key, time_us)
     if reading is None:
         return {"found": False, "reading": None, "steps": []}
     revision = _brought_by(reading)
-    steps = origin(service, key, reading, revision)
+    # A generation is promoted into DuckDB only: docs/decisions/0014-replay.md.
+    store = service.store
+    replayed = replay_of(store, key, reading["time"], revision) if isinstance(store, Queries) else None
+    if replayed is None:
+        steps = origin(service, key, reading, revision)
+    else:
+        # The revision is that of the promote; the bytes stand where the value came from.
+        revision = int(replayed["origin"])
+        steps = [_replayed(replayed), *origin(service, key, reading, revision, replayed["catalogue"])]
     steps += [
         _quality(service, key, reading),
+        *_overrides(service, key, reading),
         _store(reading),
         _figures(service, key, reading),
         _alerts(service, key, reading, revision),
     ]
     if reading["corrections"]:
-        steps.append(_corrections(service, reading))
+        steps.append(_corrections(service, key[0], reading))
     shown = {
         "station": station, "property": prop, "channel": channel, "time_ms": reading["time"] // 1000,
         "value": finite(reading["value"]), "flag": reading["flag"], "tests": reading["tests"],
@@ -63,7 +81,22 @@ def explain(service: Explained, station: str, prop: str, time_us: int, channel: 
     return {"found": True, "reading": shown, "steps": steps}
 
 
-def _same_millisecond(store: Queries, key: tuple[str, str, str], time_us: int) -> dict[str, Any] | None:
+def _replayed(found: dict[str, Any]) -> Step:
+    name, version = found["name"], found["catalogue"]
+    data = {
+        "cause": "replay", "generation": name, "catalogue": version, "promoted_ms": found["promoted_us"] // 1000,
+        "position": str(found["origin"]),
+    }  # fmt: skip
+    zh = f"由回放 {name} 发布, 目录 {version}"
+    return step("replay", zh, f"published by replay {name} with catalogue {version}", data)
+
+
+def reading_at(store: PrimaryStore, key: tuple[str, str, str], time_us: int) -> dict[str, Any] | None:
+    """Return a reading with its corrections; without one at exactly this time, the last of the same millisecond."""
+    return store.reading(key, time_us) or _same_millisecond(store, key, time_us)
+
+
+def _same_millisecond(store: PrimaryStore, key: tuple[str, str, str], time_us: int) -> dict[str, Any] | None:
     start = time_us // 1000 * 1000
     table = store.readings(ReadingQuery([key], start, start + 1000, limit=1))
     return store.reading(key, int(table.column("time")[0].as_py())) if table.num_rows else None
@@ -75,42 +108,47 @@ def _brought_by(reading: dict[str, Any]) -> int:
     for correction in reversed(reading["corrections"]):
         if correction["new_revision"] != revision:
             continue
-        if correction["cause"] != Cause.QUALITY_DECIDED:
+        if correction["cause"] not in VERDICTS:
             break
         revision = int(correction["old_revision"])
     return revision
 
 
 def _quality(service: Explained, key: tuple[str, str, str], reading: dict[str, Any]) -> Step:
-    number = service.catalogue.series_index(*key)
-    limits = service.catalogue.series[number].limits if number is not None else None
+    """Return which checks did not pass, each with its limits in words; limits are those of the catalogue in use."""
     tests = int(reading["tests"])
+    told = checks_of(service.catalogue, key, reading["time"])
+    failed = [one for one in told if tests >> one.bit & 1]
     checks = [
-        {
-            "check": name, "bit": check.bit, "passed": not tests >> check.bit & 1,
-            "limits": _limits(name, limits, key[1]),
-        }
-        for name, check in CHECKS.items()
+        {"check": one.check, "bit": one.bit, "passed": one not in failed, "limits": one.limits} for one in told
     ]  # fmt: skip
-    failed = [c["check"] for c in checks if not c["passed"]]
-    zh = f"标记 {reading['flag']}: " + ("未通过 " + ", ".join(map(str, failed)) if failed else "没有检查不通过")
-    en = f"flag {reading['flag']}: " + ("not passed: " + ", ".join(map(str, failed)) if failed else "no check failed")
-    return step("quality", zh, en, {"flag": reading["flag"], "tests": tests, "checks": checks})
+    zh = "未通过 " + ", ".join(one.zh for one in failed) if failed else "没有检查不通过"
+    en = "not passed: " + ", ".join(one.en for one in failed) if failed else "no check failed"
+    flag = reading["flag"]
+    return step(
+        "quality",
+        f"标记 {flag}: {zh}",
+        f"flag {flag}: {en}",
+        {"flag": reading["flag"], "tests": tests, "checks": checks},
+    )
 
 
-def _limits(check: str, limits: Any, prop: str) -> dict[str, float]:
-    """Return the finite limits that a check used, by name, in the canonical unit."""
-    if check == "plausible_range":
-        spec = load_properties().get(prop)
-        return dict(zip(("min", "max"), spec.plausible, strict=True)) if spec else {}
-    names = {
-        "gross_range": ("fail_min", "fail_max", "suspect_min", "suspect_max"),
-        "rate_of_change": ("rate_suspect_per_h", "rate_fail_per_h"),
-        "spike": ("spike_suspect", "spike_fail"),
-    }.get(check, ())
-    if limits is None:
-        return {}
-    return {name: value for name in names if math.isfinite(value := getattr(limits, name))}
+def _overrides(service: Explained, key: tuple[str, str, str], reading: dict[str, Any]) -> list[Step]:
+    """Return who set the flag of the reading, to what and why, oldest first; nothing when nobody ever did."""
+    told = [
+        {**attributes, "known_ms": row["known_at"] // 1000}
+        for row in service.store.events(reading["time"], reading["time"] + 1)
+        if (row["station"], row["kind"]) == (key[0], "override")
+        and (attributes := orjson.loads(row["attributes"]))["property"] == key[1]
+        and attributes["channel"] == key[2]
+    ]
+    if not told:
+        return []
+    told.sort(key=lambda one: int(one["position"]))
+    last = told[-1]
+    zh = f"{last['who']} 将标记改为 {last['flag']}: {last['reason']}"
+    en = f"{last['who']} set the flag to {last['flag']}: {last['reason']}"
+    return [step("override", zh, en, {"rows": told, "stands": bool(int(reading["tests"]) & OVERRIDDEN)})]
 
 
 def _store(reading: dict[str, Any]) -> Step:
@@ -124,8 +162,7 @@ def _store(reading: dict[str, Any]) -> Step:
 
 
 def _figures(service: Explained, key: tuple[str, str, str], reading: dict[str, Any]) -> Step:
-    hour = reading["time"] // HOUR * HOUR
-    rows = service.store.figures(key[0], key[1], hour, hour + 1, channel=key[2])
+    rows = _figures_over(service, key, reading["time"])
     shown = [
         {
             "what": row["what"], "start_ms": row["start"] // 1000, "value": finite(row["value"]),
@@ -134,12 +171,25 @@ def _figures(service: Explained, key: tuple[str, str, str], reading: dict[str, A
         }
         for row in rows
     ]  # fmt: skip
+    hour_ms = reading["time"] // HOUR * HOUR // 1000
     if not shown:
         return step(
-            "figures", "所在小时尚未统计", "its hour has no figure yet", {"hour_ms": hour // 1000, "figures": []}
+            "figures", "所在时段尚未统计", "its periods have no figure yet", {"hour_ms": hour_ms, "figures": []}
         )
     zh, en = f"计入 {len(shown)} 个统计值的时段", f"falls into the period of {len(shown)} figures"
-    return step("figures", zh, en, {"hour_ms": hour // 1000, "figures": shown})
+    return step("figures", zh, en, {"hour_ms": hour_ms, "figures": shown})
+
+
+def _figures_over(service: Explained, key: tuple[str, str, str], time_us: int) -> list[dict[str, Any]]:
+    """Return the figures of a series whose period holds a time, from ten minutes to years."""
+    number = service.catalogue.series_index(*key)
+    zone = "UTC" if number is None else service.catalogue.series[number].timezone
+    out = []
+    for level in load_rules().levels:
+        starts = holding(level.name, zone, time_us)
+        rows = service.store.figures(key[0], key[1], min(starts), max(starts) + 1, channel=key[2])
+        out += [row for row in rows if load_rules().level_of(row["what"]) == level and row["start"] in starts]
+    return out
 
 
 def _alerts(service: Explained, key: tuple[str, str, str], reading: dict[str, Any], revision: int) -> Step:
@@ -158,7 +208,7 @@ def _alerts(service: Explained, key: tuple[str, str, str], reading: dict[str, An
     return step("alerts", zh, en, {"transitions": shown})
 
 
-def _corrections(service: Explained, reading: dict[str, Any]) -> Step:
+def _corrections(service: Explained, station: str, reading: dict[str, Any]) -> Step:
     rows = []
     for c in reading["corrections"]:
         row = {
@@ -169,7 +219,7 @@ def _corrections(service: Explained, reading: dict[str, Any]) -> Step:
             "known_ms": c["known_at"] // 1000,
         }  # fmt: skip
         try:
-            by = service.raw_row(c["new_revision"])
+            by = service.raw_row(c["new_revision"], station)
         except NotFound:
             row["by"] = None
         else:

@@ -13,6 +13,8 @@ from ingest.decoders.native import BOOLEAN_UNIT
 from processors import convert, deduplicate
 from qingtu.contracts import NO_TIME
 from qingtu.errors import NotFound
+from qingtu.marks import load_marks
+from qingtu.partitions import partition_of
 from qingtu.properties import load_properties
 from qingtu.records import RAW, MessageFlag, decode_header
 from qingtu.units import UnknownUnit, conversion
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from qingtu.contracts import Bus, Decoded
     from qingtu.folder import DataFolder
     from qingtu.settings import Settings
-    from qingtu.store.queries import Queries
+    from qingtu.store.contract import PrimaryStore
 
 SHOWN_BYTES: Final = 4096
 """Bytes of a payload that are shown."""
@@ -42,31 +44,34 @@ class Explained(Protocol):
         ...
 
     @property
-    def store(self) -> Queries:
+    def store(self) -> PrimaryStore:
         """Where readings, corrections, figures and alerts are read."""
         ...
 
-    def raw_row(self, position: int) -> dict[str, Any]:
+    def raw_row(self, position: int, station: str = "") -> dict[str, Any]:
         """Return a raw row; NotFound when raw does not hold it any more."""
         ...
 
 
-def origin(service: Explained, key: tuple[str, str, str], reading: dict[str, Any], revision: int) -> list[Step]:
+def origin(
+    service: Explained, key: tuple[str, str, str], reading: dict[str, Any], revision: int, version: str | None = None
+) -> list[Step]:
     """Return the steps from the bytes to the value.
 
     Args:
         service: see :class:`Explained`.
         key: (station, property, channel).
-        reading: as ``Queries.reading`` returns it.
+        reading: as ``PrimaryStore.reading`` returns it.
         revision: position of the raw row that brought the value.
+        version: of the catalogue that it was made with, when that is not the one in use when the bytes came.
     """
     where = {"position": str(revision), "frame": revision >> 16, "row": revision & 0xFFFF}
     try:
-        row = service.raw_row(revision)
+        row = service.raw_row(revision, key[0])
     except NotFound as error:
         zh = f"原始数据只保留 {service.settings.bus.raw_keep_h} 小时, 这条已过期"
         return [step("raw", zh, str(error), {"held": False, **where})]
-    catalogue, version = _catalogue_of(service, revision)
+    catalogue, version = _catalogue_of(service, key[0], revision, version)
     steps = [_raw(row, where, version)]
     decoder = next((r.decoder for r in service.settings.routes if r.name == row["route"]), "")
     if decoder not in DECODERS:
@@ -84,10 +89,11 @@ def origin(service: Explained, key: tuple[str, str, str], reading: dict[str, Any
     return steps
 
 
-def _catalogue_of(service: Explained, revision: int) -> tuple[Catalogue, str]:
-    """Return the catalogue that the frame names; the one in use now when it names none or that is gone."""
-    found = service.bus.read(RAW, 0, revision >> 16, 1)
-    version = decode_header(found[0].data).get("catalogue") if found else None
+def _catalogue_of(service: Explained, station: str, revision: int, version: str | None) -> tuple[Catalogue, str]:
+    """Return the catalogue asked for, else that which the frame names; the one in use now when that is gone."""
+    found = service.bus.read(RAW, partition_of(station, service.bus.partitions), revision >> 16, 1)
+    if version is None and found:
+        version = decode_header(found[0].data).get("catalogue")
     if version:
         try:
             return service.folder.catalogue(version), version
@@ -160,10 +166,11 @@ def _decode_step(decoder: str, decoded: Decoded, mine: int | None, row: dict[str
     fields = [
         {
             "name": decoded.names[n], "value": finite(v), "unit": decoded.units[u],
-            "time_ms": None if t == NO_TIME else t // 1000,
+            "time_ms": None if t == NO_TIME else t // 1000, **({"mark": load_marks()[m - 1].key} if m else {}),
         }
-        for n, v, u, t in zip(
-            decoded.name.tolist(), decoded.value.tolist(), decoded.unit.tolist(), decoded.time_us.tolist(), strict=True
+        for n, v, u, t, m in zip(
+            decoded.name.tolist(), decoded.value.tolist(), decoded.unit.tolist(), decoded.time_us.tolist(),
+            [0] * len(decoded.name) if decoded.mark is None else decoded.mark.tolist(), strict=True,
         )
     ]  # fmt: skip
     data: dict[str, Any] = {

@@ -8,18 +8,20 @@
     data/tokens          lines "name: token" of those who may act
     data/catalogues/     every catalogue version that was ever used, as JSON
     data/bus/ data/qingtu.duckdb data/broker/
+    data/generations/    what `qingtu replay` makes
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from qingtu.catalogue import Catalogue
-from qingtu.errors import NotFound, StartError
+from qingtu.catalogue import Catalogue, load_catalogue
+from qingtu.errors import ConfigError, NotFound, RetryLater, StartError
+from qingtu.files import lock, sync
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,13 +29,14 @@ if TYPE_CHECKING:
 
 _KEY_BYTES: Final = 16
 """Of a secret at least: with a short one, pseudonyms could be undone by trying keys."""
+_LOOK_AGAIN_S: Final = 2.0
 
 
 class DataFolder:
     """A data folder that this process has for itself.
 
     Args:
-        path: created when absent.
+        path: created when absent, for its owner alone: raw bytes, pseudonyms and tokens are nobody else's business.
 
     Raises:
         StartError: not writable, or in use by another process.
@@ -42,21 +45,18 @@ class DataFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = (path / "lock").open("a+")
-        except OSError as error:
-            raise StartError(
-                f"数据目录不可写 / data folder {path} cannot be written: {error.strerror}; choose another with --data"
-            ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.seek(0)
-            pid = self._lock.read().strip() or "?"
-            self._lock.close()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, exist_ok=True)
+            self._lock = lock(path / "lock")
+        except BlockingIOError as error:
+            pid = (path / "lock").read_text(encoding="utf-8").strip() or "?"
             raise StartError(
                 f"数据目录正被进程 {pid} 使用 / data folder {path} is in use by process {pid}: "
                 "stop it, or choose another with --data"
+            ) from error
+        except OSError as error:
+            raise StartError(
+                f"数据目录不可写 / data folder {path} cannot be written: {error.strerror}; choose another with --data"
             ) from error
         try:
             self._lock.truncate(0)
@@ -65,6 +65,7 @@ class DataFolder:
         except OSError as error:
             raise _full(path, error) from error
         self._catalogues: dict[str, Catalogue] = {}
+        self._fetching = threading.Lock()
 
     def secret(self, file: Path | None) -> bytes:
         """Return the key of the pseudonyms; made on first use, readable by the owner alone."""
@@ -110,8 +111,12 @@ class DataFolder:
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
-            _sync(folder)  # raw is about to name this version: it must not be there without it
+            sync(folder)  # raw is about to name this version: it must not be there without it
         self._catalogues[catalogue.version] = catalogue
+
+    def in_use_since_us(self, version: str) -> int:
+        """Return when a catalogue that is archived here was first used here, µs UTC."""
+        return (self.path / "catalogues" / f"{version}.json").stat().st_mtime_ns // 1000
 
     def catalogue(self, version: str) -> Catalogue:
         """Return an archived catalogue.
@@ -125,6 +130,33 @@ class DataFolder:
                 raise NotFound(f"catalogue {version} is not in {path.parent}: restore it from a back-up")
             self._catalogues[version] = Catalogue.from_json(path.read_text(encoding="utf-8"))
         return self._catalogues[version]
+
+    def catalogue_in_force(self, version: str, source: Path) -> Catalogue:
+        """Return the catalogue that raw names: from the archive, else from where its files stand. Any thread may call.
+
+        Args:
+            version: of it.
+            source: the catalogue folder, where a change arrives; what is found there is archived.
+
+        Raises:
+            RetryLater: it is in neither yet. Whoever needs it waits: what came in is not to blame.
+        """
+        with self._fetching:
+            try:
+                return self.catalogue(version)
+            except NotFound:
+                pass  # it was made elsewhere: look where its files should be by now
+            try:
+                found = load_catalogue(source)
+            except ConfigError as error:
+                raise _not_here(version, f"{source}: {error.problems[0]}") from error
+            if found.version != version:
+                raise _not_here(version, f"{source} holds {found.version}")
+            try:
+                self.archive(found)
+            except OSError as error:
+                raise RetryLater(f"{self.path}: {error.strerror}", retry_after_s=_LOOK_AGAIN_S) from error
+            return found
 
     def _make(self, path: Path, text: str) -> None:
         try:
@@ -142,17 +174,15 @@ class DataFolder:
         self._lock.close()
 
 
+def _not_here(version: str, found: str) -> RetryLater:
+    return RetryLater(
+        f"缺少目录版本 {version} / catalogue {version}, which the gateways use, is not here ({found}): copy its files",
+        retry_after_s=_LOOK_AGAIN_S,
+    )
+
+
 def _full(path: Path, error: OSError) -> StartError:
     return StartError(f"数据目录写不进去 / data folder {path} cannot be written: {error.strerror}; free some space")
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -13,6 +13,12 @@ NEVER: Final = -(1 << 62)
 """Time before all times."""
 
 
+def by_series(series: NDArray[np.integer[Any]], n: int) -> NDArray[np.int64]:
+    """Return the stable order of rows (m,) by series, shape (m,); ``n``: how many series there are."""
+    # Of 16 bits numpy makes a radix sort, which takes a tenth of the time.
+    return np.argsort(series.astype(np.uint16) if n <= 1 << 16 else series, kind="stable")
+
+
 def follows(series: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
     """Say which rows (m,), sorted by series, have a row of their own series right before them."""
     out = np.zeros(len(series), np.bool_)

@@ -20,10 +20,10 @@ from qingtu.records import RAW, Kind, codes_of, decode, decode_header, times_of
 from qingtu.store.books import COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from qingtu.contracts import Bus
-    from qingtu.store.duckdb import DuckStore
+    from qingtu.store.contract import PrimaryStore
 
 _GROUP: Final = "ledger"
 _BATCH: Final = 256
@@ -37,6 +37,9 @@ _READINGS: Final = {
     "duplicate": "r_duplicate",
     "quarantined": "r_quarantined",
 }
+_MESSAGES: Final = ("received", *_OUTCOMES, "in_flight")
+_BESIDE: Final = ("reflagged", "redriven")
+_NOTHING: Final = dict.fromkeys(COLUMNS, 0)
 Key = tuple[str, int]
 
 
@@ -48,14 +51,21 @@ class Ledger:
         store: whose books are compared.
     """
 
-    def __init__(self, bus: Bus, store: DuckStore) -> None:
+    def __init__(self, bus: Bus, store: PrimaryStore) -> None:
         self._bus = bus
         self._store = store
         self._lock = threading.Lock()
         self._received: dict[int, Counter[Key]] = {}
+        self._first: dict[int, dict[int, int]] = {}
         self._next: dict[int, int] = {}
         self._saved: dict[int, int] = {}
         self._open: dict[int, deque[tuple[int, list[tuple[Key, int]]]]] = {}
+        self._rows: dict[Key, dict[str, Any]] = {}
+        self._seen: Mapping[Key, Mapping[str, int]] = {}
+        self._changed: set[Key] = set()
+        self._summed: dict[Key, dict[str, int]] = {}
+        self._sums: Counter[str] = Counter()
+        self._wrong: dict[Key, int] = {}
         for partition in range(bus.partitions):
             self._restore(partition)
 
@@ -64,10 +74,13 @@ class Ledger:
         self._next[partition] = self._saved[partition] = saved.next_offset if saved else 0
         self._open[partition] = deque()
         self._received[partition] = Counter()
+        self._first[partition] = {}
         if saved is None:
             return
+        self._first[partition] = dict(orjson.loads(saved.parts["first"]))
         for network, hour, n in orjson.loads(saved.parts["received"]):
             self._received[partition][network, hour] += n
+            self._changed.add((network, hour))
         # What was counted before, but perhaps not decided: in flight again until the store says otherwise.
         origin = self._store.ledger()[1].get(partition, -1)
         at = max(origin + 1, self._bus.start(RAW, partition))
@@ -92,6 +105,8 @@ class Ledger:
             counts = _counts(record.data)
             for key, n in counts:
                 self._received[partition][key] += n
+                self._first[partition].setdefault(key[1], record.offset)
+                self._changed.add(key)
             self._open[partition].append((record.offset, counts))
             self._next[partition] = record.offset + 1
         if self._next[partition] - self._saved[partition] >= _SAVE_FRAMES:
@@ -100,7 +115,7 @@ class Ledger:
 
     def _save(self, partition: int) -> None:
         rows = [[network, hour, n] for (network, hour), n in self._received[partition].items()]
-        put = {"received": orjson.dumps(rows)}
+        put = {"received": orjson.dumps(rows), "first": orjson.dumps(list(self._first[partition].items()))}
         self._bus.save_state(_GROUP, partition, StateDelta(self._next[partition], put))
         self._saved[partition] = self._next[partition]
 
@@ -126,73 +141,121 @@ class Ledger:
             ``raw_end``, by partition the raw offset up to which was counted.
         """
         with self._lock:
-            # The store first: what it decides while raw is counted is then still in flight, never lost.
-            books, origins = self._store.ledger()
-            while self._count_all():
-                pass
-            flying: Counter[Key] = Counter()
-            for partition, frames in self._open.items():
-                while frames and frames[0][0] <= origins.get(partition, -1):
-                    frames.popleft()
-                for _, counts in frames:
-                    for key, n in counts:
-                        flying[key] += n
-            received: Counter[Key] = sum(self._received.values(), Counter())
-            ends = [self._next[partition] for partition in range(self._bus.partitions)]
-        return {**_report(received, books, flying), "raw_end": ends}
+            self._look()
+            by = [self._rows[key] for key in sorted(self._rows, key=lambda k: (k[1], k[0]))]
+            return {**self._summary(), "by": by, "raw_end": [self._next[p] for p in range(self._bus.partitions)]}
+
+    def summary(self) -> dict[str, Any]:
+        """Return :meth:`report` without ``by`` and ``raw_end``: what is asked every few seconds.
+
+        Only hours in which something changed since the last call are reckoned again, so the price does not grow
+        with the age of the data.
+        """
+        with self._lock:
+            self._look()
+            return self._summary()
+
+    def off(self) -> int:
+        """Return by how many messages and readings the networks and hours do not balance; 0 when all do."""
+        with self._lock:
+            self._look()
+            return sum(self._wrong.values())
+
+    def trimmed(self) -> set[int]:
+        """Return the hours of which raw does not hold all any more.
+
+        Told by where each hour first stood, not by the age of what is held: our clock may have been set back, and it is
+        no matter who trimmed.
+        """
+        with self._lock:
+            starts = {partition: self._bus.start(RAW, partition) for partition in self._first}
+            return {hour for p, first in self._first.items() for hour, offset in first.items() if offset < starts[p]}
+
+    def _look(self) -> None:
+        """Bring the rows of all networks and hours, and their sums, up to now."""
+        # The store first: what it decides while raw is counted is then still in flight, never lost.
+        books, origins = self._store.ledger()
+        while self._count_all():
+            pass
+        flying: Counter[Key] = Counter()
+        for partition, frames in self._open.items():
+            while frames and frames[0][0] <= origins.get(partition, -1):
+                self._changed.update(key for key, _ in frames.popleft()[1])
+            for _, counts in frames:
+                for key, n in counts:
+                    flying[key] += n
+        seen = self._seen
+        # A store gives the same object again for a book that did not change: that is all there is to do for old hours.
+        self._changed.update(key for key, book in books.items() if seen.get(key) is not book)
+        self._changed.update(flying)
+        self._seen = books
+        for key in self._changed:
+            received = sum(counted[key] for counted in self._received.values() if key in counted)
+            book = books.get(key, _NOTHING)
+            self._put(key, _row(key, received, book, flying[key]), book)
+        self._changed = set(flying)
+
+    def _put(self, key: Key, row: dict[str, Any], book: Mapping[str, int]) -> None:
+        """Replace one row, never change it: a report that was given out holds it, too."""
+        self._sums.subtract(self._summed.get(key, {}))
+        self._summed[key] = {
+            **{f"m_{name}": row[name] for name in _MESSAGES},
+            **{f"r_{name}": n for name, n in row["readings"].items()},
+            **{name: book[name] for name in _BESIDE},
+        }
+        self._sums.update(self._summed[key])
+        self._rows[key] = row
+        self._wrong.pop(key, None)
+        if off := _off(row):
+            self._wrong[key] = off
+
+    def _summary(self) -> dict[str, Any]:
+        return {
+            "balanced": not self._wrong,
+            "messages": {name: self._sums[f"m_{name}"] for name in _MESSAGES},
+            "readings": {name: self._sums[f"r_{name}"] for name in _READINGS},
+            **{name: self._sums[name] for name in _BESIDE},
+        }
 
 
-def _report(
-    received: Mapping[Key, int], books: Mapping[Key, Mapping[str, int]], flying: Mapping[Key, int]
-) -> dict[str, Any]:
-    none = dict.fromkeys(COLUMNS, 0)
-    by, balanced = [], True
-    sums: Counter[str] = Counter()
-    for key in sorted({*received, *books, *flying}, key=lambda k: (k[1], k[0])):
-        book = books.get(key, none)
-        row = {"received": received.get(key, 0), **{o: book[o] for o in _OUTCOMES}, "in_flight": flying.get(key, 0)}
-        readings = {name: book[column] for name, column in _READINGS.items()}
-        right = row["received"] == sum(row.values()) - row["received"]
-        right &= 2 * readings["decoded"] == sum(readings.values())
-        balanced &= right
-        by.append({"network": key[0], "hour": key[1] * HOUR, "balanced": right, **row, "readings": readings})
-        sums.update({f"m_{k}": v for k, v in row.items()})
-        sums.update({f"r_{k}": v for k, v in readings.items()})
-        sums.update({k: book[k] for k in ("reflagged", "redriven")})
-    return {
-        "balanced": balanced,
-        "messages": {k: sums[f"m_{k}"] for k in ("received", *_OUTCOMES, "in_flight")},
-        "readings": {k: sums[f"r_{k}"] for k in _READINGS},
-        "reflagged": sums["reflagged"],
-        "redriven": sums["redriven"],
-        "by": by,
-    }
+def _row(key: Key, received: int, book: Mapping[str, int], flying: int) -> dict[str, Any]:
+    """Return what one network and hour shows."""
+    row = {"received": received, **{outcome: book[outcome] for outcome in _OUTCOMES}, "in_flight": flying}
+    readings = {name: book[column] for name, column in _READINGS.items()}
+    out = {"network": key[0], "hour": key[1] * HOUR, "balanced": True, **row, "readings": readings}
+    return out | {"balanced": not _off(out)}
+
+
+def _off(row: Mapping[str, Any]) -> int:
+    """Return by how many messages and readings one network and hour does not balance."""
+    outcomes = sum(row[name] for name in _MESSAGES) - row["received"]
+    readings = row["readings"]
+    off: int = abs(row["received"] - outcomes) + abs(2 * readings["decoded"] - sum(readings.values()))
+    return off
 
 
 def _counts(data: bytes) -> list[tuple[Key, int]]:
     return [((network, hour // HOUR), n) for network, hour, n in decode_header(data)["counts"]]
 
 
-def audit(bus: Bus, store: DuckStore, report: Mapping[str, Any]) -> dict[str, Any]:
+def audit(bus: Bus, store: PrimaryStore, ledger: Ledger) -> dict[str, Any]:
     """Recount everything from raw rows, the store and quarantine, and compare with the ledger.
 
     Args:
         bus: raw is read from its oldest frame on.
-        store: its tables are counted.
-        report: the ledger to be checked. The store may not move between the report and the end of this call;
-            raw may grow.
+        store: its tables are counted. It may not move before this call has ended; raw may grow.
+        ledger: to be checked.
 
     Returns:
-        ``agrees``, and ``checks``: rows of name, counted, booked, agrees. When raw was trimmed, what came in is
-        compared for the hours that are still wholly held. Readings that expired count as they were counted then.
+        ``ledger``, its report; ``agrees``, and ``checks``: rows of name, counted, booked, agrees. When raw was trimmed,
+        what came in is compared for the hours that are still wholly held. What expired counts as it was counted then.
     """
+    report = ledger.report()
     in_store = store.count("readings") + store.expired()
-    in_quarantine = len(store.in_quarantine())
+    in_quarantine = len(store.in_quarantine()) + store.rejected_expired()
     counted: Counter[Key] = Counter()
-    first_hour = 0
     for partition in range(bus.partitions):
         at, end = bus.start(RAW, partition), report["raw_end"][partition]
-        trimmed = at > 0
         while at < end:
             for record in bus.read(RAW, partition, at, min(_BATCH, end - at)):
                 rows = decode(record.data).sections["rows"]
@@ -200,20 +263,19 @@ def audit(bus: Bus, store: DuckStore, report: Mapping[str, Any]) -> dict[str, An
                 mine &= ~rows.column("redrive_of").is_valid().to_numpy(zero_copy_only=False)
                 networks, names = codes_of(rows.column("network"))
                 hours = times_of(rows.column("received_at")) // HOUR
-                if trimmed:
-                    first_hour, trimmed = max(first_hour, int(hours.min()) + 1), False
                 for code, hour in zip(networks[mine].tolist(), hours[mine].tolist(), strict=True):
                     counted[names[code], hour] += 1
                 at = record.offset + 1
     booked = {(r["network"], r["hour"] // HOUR): r["received"] for r in report["by"]}
+    gone = ledger.trimmed()
     checks = [
-        ("messages in raw", _since(counted, first_hour), _since(booked, first_hour)),
+        ("messages in raw", _without(counted, gone), _without(booked, gone)),
         ("readings in the store", in_store, report["readings"]["stored"]),
         ("messages in quarantine", in_quarantine, report["messages"]["quarantined"]),
     ]
     rows_ = [{"name": n, "counted": c, "booked": b, "agrees": c == b} for n, c, b in checks]
-    return {"agrees": all(r["agrees"] for r in rows_), "checks": rows_}
+    return {"ledger": report, "agrees": all(r["agrees"] for r in rows_), "checks": rows_}
 
 
-def _since(counts: Mapping[Key, int], hour: int) -> int:
-    return sum(n for key, n in counts.items() if key[1] >= hour)
+def _without(counts: Mapping[Key, int], hours: Collection[int]) -> int:
+    return sum(n for key, n in counts.items() if key[1] not in hours)

@@ -58,17 +58,36 @@ def render(_logger: WrappedLogger, method: str, event: EventDict) -> str:
     return f"{line}\n{trace.rstrip()}" if trace else line
 
 
+class _Out:
+    """Writes lines for all loggers. A log on a full disk ends nobody's work: lines are lost then, and counted."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._lost = 0
+
+    def write(self, line: str) -> None:
+        """Write one line in one call, so that lines of threads do not mix."""
+        try:
+            if lost := self._lost:
+                self._out.write(f"{iso(time.time_ns() // 1_000_000 * 1000)} WARN qingtu log_lines_lost lines={lost}\n")
+            self._out.write(line + "\n")
+            self._out.flush()
+        except OSError:  # the disk is full, or whoever read our standard error has ended
+            self._lost += 1
+        else:
+            self._lost -= lost
+
+
 class _Line:
     """A named logger that writes whole lines; what is below WARN was filtered before."""
 
-    def __init__(self, name: str, out: TextIO) -> None:
+    def __init__(self, name: str, out: _Out) -> None:
         self.name = name
         self._out = out
 
     def msg(self, line: str) -> None:
-        """Write one line in one call, so that lines of threads do not mix."""
-        self._out.write(line + "\n")
-        self._out.flush()
+        """Write one line."""
+        self._out.write(line)
 
     debug = info = warning = error = critical = exception = msg
 
@@ -77,7 +96,7 @@ class _Factory:
     """Gives structlog its loggers."""
 
     def __init__(self, out: TextIO) -> None:
-        self._out = out
+        self._out = _Out(out)
 
     def __call__(self, *names: Any) -> _Line:
         return _Line(str(names[0]) if names else "qingtu", self._out)

@@ -18,7 +18,7 @@ from qingtu.units import MOLAR_VOLUME_L_MOL, accepted_units
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-Aggregation = Literal["mean", "sum", "max", "last", "none", "circular", "energy", "rms"]
+Aggregation = Literal["mean", "sum", "max", "last", "none", "circular", "energy", "rms", "counter"]
 _Name = TypeVar("_Name", str, tuple[str, str])
 
 

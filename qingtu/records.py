@@ -106,6 +106,20 @@ class Cause(IntEnum):
     READING = 0
     QUALITY_DECIDED = 1
     REDRIVE = 2
+    REPLAY = 3
+    OVERRIDE = 4
+
+
+VERDICTS: Final = (Cause.QUALITY_DECIDED, Cause.OVERRIDE)
+"""Causes that say something about a value that stands, and bring none: they count only while it does."""
+OVERRIDDEN: Final = 1 << 16
+"""Bit of ``tests`` that says that a person set the flag; no check has it."""
+
+
+def is_verdict(cause: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Say which rows of readings only speak about a value, shape (n,)."""
+    out: NDArray[np.bool_] = np.isin(cause, VERDICTS)
+    return out
 
 
 _TIME = pa.timestamp("us", tz="UTC")
@@ -366,13 +380,14 @@ def codes_of(column: pa.DictionaryArray) -> tuple[NDArray[np.int32], list[str]]:
 
 def times_of(column: pa.Array) -> NDArray[np.int64]:
     """Return a time column as µs UTC, shape (n,), without copying."""
-    out: NDArray[np.int64] = np.asarray(column.cast(pa.int64()))
+    out: NDArray[np.int64] = np.asarray(column.view(pa.int64()))
     return out
 
 
 def times(us: NDArray[np.int64]) -> pa.Array:
     """Build a time column from µs UTC, shape (n,)."""
-    return pa.array(us).cast(_TIME)
+    # Seen as times, not cast: a frame has many columns, and each call of a compute kernel costs more than its work.
+    return pa.array(us).view(_TIME)
 
 
 def batch(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.RecordBatch:

@@ -16,13 +16,42 @@ from qingtu.errors import QingtuError, RetryLater
 from qingtu.records import Frame, decode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from qingtu.contracts import Bus, Operator
+    from qingtu.contracts import Bus, Operator, Outputs, Record
 
 _TRIES: Final = 3
 _SAVE_FRAMES: Final = 2000
-_GUILTY_MAX: Final = 16
+_NOTHING: Final = StateDelta(0, {})
+
+
+def missing(bus: Bus, stream: str, partition: int, wanted: int, found: Sequence[Record]) -> int:
+    """Return how many frames from offset ``wanted`` on are not held any more, though they were not read.
+
+    Args:
+        bus: where they stood.
+        stream: which.
+        partition: of it.
+        wanted: where the reader goes on.
+        found: what it has just read from there on.
+
+    Raises:
+        RetryLater: the stream ends before ``wanted``. What other processes appended may be known a moment later; if
+            it stays so, the stream is another one than was read before, and the status goes on saying it.
+    """
+    if found and found[0].offset == wanted:
+        return 0
+    if not found and bus.end(stream, partition) < wanted:
+        raise RetryLater(
+            f"{stream}-{partition} ends before {wanted}, up to where it was read: the bus was lost or replaced. "
+            "Restore it from the same back-up as the store, or begin with an empty store; docs/operations.md",
+            retry_after_s=1.0,
+        )
+    # Offsets need not be dense: a gap is a loss only below what is held.
+    held = bus.start(stream, partition)
+    return max(0, (min(held, found[0].offset) if found else held) - wanted)
 
 
 class StageLoop:
@@ -31,9 +60,14 @@ class StageLoop:
     Args:
         bus: where frames come from and go to.
         operator: the inside.
-        partition: of the input stream and of all output.
+        partition: of the input stream, and of all output that names no other.
         state_every_s: state is saved when so much time has passed in the input, or after many frames.
         batch: frames per step at most.
+
+    Attributes:
+        next_offset, saved_offset: of the input: where it goes on, and where the saved state does.
+        clock_us: newest clock of the input so far, µs UTC.
+        lost: frames that were gone before they were read, since this was made.
     """
 
     def __init__(
@@ -45,8 +79,9 @@ class StageLoop:
         self._partition = partition
         self._every_us = state_every_s * SECOND
         self._batch = batch
-        self._unsent: dict[str, list[bytes]] = {}
+        self._unsent: dict[tuple[str, int], list[bytes]] = {}
         self._guilty: dict[int, NDArray[np.bool_]] = {}
+        self._kept = _NOTHING
         self._log = structlog.get_logger(self.name)
         saved = bus.load_state(operator.group, partition)
         self.next_offset = saved.next_offset if saved else bus.start(operator.source, partition)
@@ -54,12 +89,14 @@ class StageLoop:
         self._saved_clock = 0
         self.clock_us = 0
         self.failures = 0
+        self.lost = 0
         operator.restore(saved.parts if saved else None)
 
     def step(self) -> bool:
         """Apply some frames and emit what they give; see the contract."""
         self._send()
         found = self._bus.read(self._operator.source, self._partition, self.next_offset, self._batch)
+        self._tell(missing(self._bus, self._operator.source, self._partition, self.next_offset, found))
         blocked: RetryLater | None = None
         for record in found:
             frame = decode(record.data)
@@ -68,8 +105,9 @@ class StageLoop:
             except RetryLater as later:
                 blocked = later
                 break
-            for stream, data in outputs.items():
-                self._unsent.setdefault(stream, []).append(data)
+            for target, data in outputs.items():
+                place = (target, self._partition) if isinstance(target, str) else target
+                self._unsent.setdefault(place, []).append(data)
             self.next_offset = record.offset + 1
             self.clock_us = max(self.clock_us, frame.clock_us)
         self._send()
@@ -79,11 +117,23 @@ class StageLoop:
             raise blocked
         return bool(found)
 
+    def _tell(self, lost: int) -> None:
+        """Go on behind frames that are gone, and say so."""
+        if lost:
+            self.lost += lost
+            self.next_offset += lost
+            self._log.error("frames_lost", frames=lost, why="they were trimmed or expired before this stage read them")
+
     def save(self) -> None:
         """Save state with its offset; what was emitted before is durable already."""
         self._send()
         put, drop = self._operator.snapshot()
-        self._bus.save_state(self._operator.group, self._partition, StateDelta(self.next_offset, put, drop))
+        # The operator tells each change once: what the bus refuses is kept for the next try.
+        put = {**{name: data for name, data in self._kept.put.items() if name not in drop}, **put}
+        drop = [*(name for name in self._kept.drop if name not in put), *drop]
+        self._kept = StateDelta(self.next_offset, put, drop)
+        self._bus.save_state(self._operator.group, self._partition, self._kept)
+        self._kept = _NOTHING
         self.saved_offset, self._saved_clock = self.next_offset, self.clock_us
         self._guilty = {offset: mask for offset, mask in self._guilty.items() if offset >= self.next_offset}
 
@@ -96,19 +146,19 @@ class StageLoop:
 
     def _send(self) -> None:
         """Emit what waits: all streams at once, so that the bus can commit them as one group."""
-        tickets = {stream: self._bus.append(stream, self._partition, frames) for stream, frames in self._unsent.items()}
+        tickets = {place: self._bus.append(*place, frames) for place, frames in self._unsent.items()}
         refused: RetryLater | None = None
-        for stream, ticket in tickets.items():
+        for place, ticket in tickets.items():
             try:
                 ticket.result()
             except RetryLater as later:
                 refused = later
             else:
-                del self._unsent[stream]
+                del self._unsent[place]
         if refused is not None:
             raise refused
 
-    def _apply(self, frame: Frame, offset: int) -> dict[str, bytes]:
+    def _apply(self, frame: Frame, offset: int) -> Outputs:
         try:
             return self._operator.apply(frame, offset)
         except RetryLater:
@@ -118,7 +168,7 @@ class StageLoop:
             self._log.warning("stage_failed", offset=offset, next="the frame is tried again", exc_info=True)
         return self._recover(frame, offset)
 
-    def _recover(self, frame: Frame, offset: int) -> dict[str, bytes]:
+    def _recover(self, frame: Frame, offset: int) -> Outputs:
         """Try again from saved state; after the third failure reject the rows that cause it."""
         for _ in range(_TRIES - 1):
             outputs = self._attempt(frame, offset, None)
@@ -158,11 +208,12 @@ class StageLoop:
         beside[left] = True
         return self._search(frame, offset, right, beside)
 
-    def _attempt(self, frame: Frame, offset: int, only: NDArray[np.bool_] | None) -> dict[str, bytes] | None:
+    def _attempt(self, frame: Frame, offset: int, only: NDArray[np.bool_] | None) -> Outputs | None:
         """Restore, re-run up to the frame, apply it; None when it fails. Earlier output was sent already."""
         saved = self._bus.load_state(self._operator.group, self._partition)
         at = saved.next_offset if saved else self._bus.start(self._operator.source, self._partition)
         self._operator.restore(saved.parts if saved else None)
+        self._kept = _NOTHING  # the operator begins at what is saved, and will tell everything since
         while at < offset:
             # Offsets need not be dense: ``offset`` itself may be the next one held.
             for record in self._bus.read(self._operator.source, self._partition, at, self._batch):

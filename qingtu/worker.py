@@ -55,6 +55,10 @@ class Worker:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
+    def running(self) -> bool:
+        """Return whether the thread has not ended yet."""
+        return self._thread.is_alive()
+
     def _run(self) -> None:
         pause = 0.1
         while not self._stop.is_set():

@@ -38,36 +38,50 @@ class SourceFile:
         try:
             self._read(path.read_bytes().decode("utf-8"))
         except OSError as error:
-            self._refuse(0, f"cannot be read: {error.strerror}")
+            self._refuse(0, f"无法读取 / cannot be read: {error.strerror}")
         except UnicodeDecodeError as error:
-            self._refuse(0, f"is not UTF-8 at byte {error.start}")
+            self._refuse(0, f"不是 UTF-8 / is not UTF-8 at byte {error.start}")
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            self._refuse(mark.line + 1 if mark else 0, f"is not valid YAML: {error.problem}")
+            self._refuse(mark.line + 1 if mark else 0, f"不是 YAML / is not valid YAML: {error.problem}")
         except yaml.YAMLError as error:
-            self._refuse(0, f"is not valid YAML: {error}")
+            self._refuse(0, f"不是 YAML / is not valid YAML: {error}")
 
     def line(self, path: Sequence[Key]) -> int:
-        """Return the 1-based line of the value at ``path``; of its nearest parent when it is absent."""
-        node, line = self._root, 1
-        for key in path:
-            found = _child(node, key)
-            if found is None:
-                break
-            at, node = found
-            line = at.start_mark.line + 1
-        return line
+        """Return the 1-based line of the value at ``path``; of its nearest parent when it is absent.
 
-    def problem(self, path: Sequence[Key], message: str, value: object = None) -> Problem:
+        Of what an alias (``*name``) stands for, it is the line where the text stands.
+        """
+        return self._find(path)[0]
+
+    def spot(self, path: Sequence[Key]) -> tuple[int, int]:
+        """Return line and column where the text of the value at ``path`` begins: the same for all uses of an anchor."""
+        return self._find(path)[1]
+
+    def problem(
+        self, path: Sequence[Key], message: str, value: object = None, *, at: Sequence[Key] | None = None
+    ) -> Problem:
         """Make a problem of the value at ``path``.
 
         Args:
             path: keys and list positions from the top of the file.
             message: what is wrong and what is allowed.
             value: what was found; cut to 80 characters.
+            at: the path whose line is told, when it is another.
         """
-        shown = "" if value is None else str(value)[:80]
-        return Problem(self.name, self.line(path), dotted(path), shown, message)
+        shown = "" if value is None else str(value)
+        shown = f"{shown[:79]}…" if len(shown) > 80 else shown
+        return Problem(self.name, self.line(path if at is None else at), dotted(path), shown, message)
+
+    def _find(self, path: Sequence[Key]) -> tuple[int, tuple[int, int]]:
+        node, line, spot = self._root, 1, (1, 1)
+        for key in path:
+            found = _child(node, key)
+            if found is None:
+                break
+            at, node = found
+            line, spot = at.start_mark.line + 1, (node.start_mark.line + 1, node.start_mark.column + 1)
+        return line, spot
 
     def _read(self, text: str) -> None:
         loader = yaml.CSafeLoader(text)
@@ -94,7 +108,7 @@ class SourceFile:
         for key, value in node.value:
             name, line = str(key.value), key.start_mark.line + 1
             if name in lines and name != "<<":
-                text = f"stands twice; first on line {lines[name]}"
+                text = f"键重复 / stands twice; first on line {lines[name]}"
                 self.problems.append(Problem(self.name, line, dotted((*path, name)), "", text))
             lines.setdefault(name, line)
             self._find_duplicates(value, (*path, name), seen)
@@ -110,12 +124,26 @@ def dotted(path: Sequence[Key]) -> str:
     return text.removeprefix(".")
 
 
+def written(value: object) -> object:
+    """Return a value as it is written in YAML on one line; words and numbers stay what they are.
+
+    >>> written({"blue": 2, "red": [1, True]})
+    '{blue: 2, red: [1, true]}'
+    """
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {written(one)}' for key, one in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(str(written(one)) for one in value)}]"
+    return str(value).lower() if isinstance(value, bool) else value
+
+
 def _child(node: yaml.Node | None, key: Key) -> tuple[yaml.Node, yaml.Node] | None:
     """Return (the node that carries the line, the value's node) of one step down, or None."""
     if isinstance(node, yaml.MappingNode):
         for name, value in reversed(node.value):  # of merged keys the last one counts
             if str(name.value) == str(key):
-                return name, value
+                # an anchor stands before its uses: a value that is older than its key is one
+                return (value if value.start_mark.index < name.start_mark.index else name), value
     elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
         return node.value[key], node.value[key]
     return None

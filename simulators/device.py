@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from qingtu.properties import Property
     from simulators.faults import FaultPlan
     from simulators.payloads.native import Dialect, Form
+    from simulators.scenarios.scenario import Staged
     from simulators.signal import Model, Values
 
 _BLOCK = 256
@@ -65,6 +66,7 @@ class Device:
         roles: stories of its station.
         interval_us: between samples.
         phase_us: of the first sample after time 0.
+        staged: a scenario that is told, or None.
     """
 
     def __init__(
@@ -76,8 +78,9 @@ class Device:
         roles: frozenset[str],
         interval_us: int,
         phase_us: int,
+        staged: Staged | None = None,
     ) -> None:
-        self.entry, self.plan = entry, plan
+        self.entry, self.plan, self.staged = entry, plan, staged
         self.interval_us, self.phase_us = interval_us, phase_us
         self.device = entry.device.id
         self.key = key_of(seed, self.device, "sender")
@@ -172,6 +175,8 @@ class Device:
         columns: list[list[float | int]] = []
         for at, (slot, (model, place)) in enumerate(zip(self._slots, self._models, strict=True)):
             raw = model(place, times)
+            if self.staged is not None:
+                raw = self.staged.values(place.station, slot.property.key, times, raw)
             if slot.smooth and self.plan.rates:
                 self._go_wrong(at, samples, times, raw, wrong)
             exact = np.round(raw, slot.property.precision) + 0.0  # no -0.0

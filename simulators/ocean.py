@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _SST = (4.5, 3.5, 5.0, 8.5, 13.5, 18.5, 23.0, 26.0, 24.5, 19.5, 14.0, 8.5)
 _LOW_OXYGEN_MG_L = 3.7  # beyond class 3 of GB 3097-1997 (4 mg/L), not yet beyond class 4 (3 mg/L)
 _FLOOD_DIRECTION_DEG = 318.0  # into Jiaozhou Bay
+_SWING_DEG = 0.0004
+"""About 40 m: how far a buoy drifts from where it is moored."""
 
 
 def sea_temperature(place: Place, time_us: Times) -> Values:
@@ -145,6 +147,16 @@ def sea_ph(place: Place, time_us: Times) -> Values:
     return x - (0.12 * bump(hour_of_day(time_us), 4.5, 2.6) if "low oxygen" in place.roles else 0.0)
 
 
+def latitude(place: Place, time_us: Times) -> Values:
+    """Return where a buoy that swings around its mooring says that it is, in degrees north."""
+    return place.lat + _SWING_DEG * np.tanh(place.wander("latitude", time_us, 3.0))
+
+
+def longitude(place: Place, time_us: Times) -> Values:
+    """Return the same in degrees east."""
+    return place.lon + _SWING_DEG * np.tanh(place.wander("longitude", time_us, 3.0))
+
+
 def vessel_course(place: Place, time_us: Times) -> Values:
     """Return the course of a vessel in deg, 0 to below 360."""
     turn = 40.0 * place.wander("course", time_us, 4.0)
@@ -177,6 +189,13 @@ SERIES: dict[str, Model] = {
     "sea_cod": steady(0.8, 1.4, swing=0.05, period_h=20.0),
     "sea_petroleum": steady(0.012, 0.03, swing=0.05, period_h=20.0),
     "secchi_depth": steady(1.5, 3.5, swing=0.05, period_h=20.0),
+    # what surveys and satellites count: a quiet sea
+    "tsunami_amplitude": steady(0.005, 0.02, swing=0.1, period_h=6.0),
+    "red_tide_area": steady(0.5, 2.0, swing=0.1, period_h=40.0),
+    "green_tide_distribution": steady(20.0, 80.0, swing=0.1, period_h=60.0),
+    "green_tide_coverage": steady(0.05, 0.3, swing=0.1, period_h=60.0),
     "vessel_speed": steady(6.0, 11.0, swing=0.1, period_h=3.0),
     "vessel_course": vessel_course,
+    "latitude": latitude,
+    "longitude": longitude,
 }

@@ -129,7 +129,10 @@ def simulate(
         with TruthWriter(options.truth) as truth:
             run = _Run(world, publisher, truth, stop, clock)
             from_us = now_us - round(options.history_h * HOUR)
-            to_us = run.history(from_us, now_us, _bar(progress, "历史 history", options.history_h * 3600.0, world))
+            past = _bar(progress, "历史 history", options.history_h * 3600.0, world)
+            to_us = run.history(from_us, now_us, past)
+            if not stop.is_set():
+                past.end()
             if options.live and not stop.is_set():
                 end_us = None if options.for_s is None else now_us + round(options.for_s * SECOND)
                 to_us = run.live(now_us, end_us, _bar(progress, "实时 live", options.for_s, world))
@@ -167,6 +170,12 @@ class _Bar:
         if self._progress is not None and self._task is not None:
             self._progress.advance(self._task, self._count)
         self._count = 0
+
+    def end(self) -> None:
+        """All is published: the total was reckoned from intervals and rates, and faults add and take messages."""
+        self.flush()
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, total=self._progress.tasks[self._task].completed)
 
 
 def _bar(progress: Progress | None, title: str, seconds: float | None, world: World) -> _Bar:

@@ -60,7 +60,10 @@ class Sender:
         """Yield what is published in [start, end), by sample; tell the witness what went wrong with it."""
         back = self._look_back(start_us)
         oldest = max(start_us - back, self.plan.begin_us)
+        staged = self.device.staged
         for n in range(self.device.first_from(oldest), self.device.first_from(end_us)):
+            if staged is not None and staged.silent(self.device.entry.station.id, self.device.time_us(n)):
+                continue
             if not self.plan.rates:
                 yield self._message(n, self.device.time_us(n))
                 continue

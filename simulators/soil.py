@@ -40,4 +40,14 @@ SERIES: dict[str, Model] = {
     "soil_temperature": temperature,
     "soil_conductivity": conductivity,
     "soil_ph": steady(6.2, 7.4, swing=0.004, period_h=40.0, noise=0.0005),
+    # clean farmland, all below the screening values of GB 15618; metals hardly change
+    "soil_cadmium": steady(0.05, 0.2, swing=0.01, period_h=200.0),
+    "soil_mercury": steady(0.02, 0.1, swing=0.01, period_h=200.0),
+    "soil_arsenic": steady(5.0, 12.0, swing=0.01, period_h=200.0),
+    "soil_lead": steady(15.0, 35.0, swing=0.01, period_h=200.0),
+    "soil_chromium": steady(35.0, 80.0, swing=0.01, period_h=200.0),
+    "soil_chromium_vi": steady(0.2, 0.8, swing=0.01, period_h=200.0),
+    "soil_copper": steady(12.0, 35.0, swing=0.01, period_h=200.0),
+    "soil_nickel": steady(15.0, 35.0, swing=0.01, period_h=200.0),
+    "soil_zinc": steady(40.0, 90.0, swing=0.01, period_h=200.0),
 }

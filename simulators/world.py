@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from qingtu.catalogue import Catalogue
+    from simulators.scenarios.scenario import Staged
     from simulators.truth import Fact
 
 __all__ = ["Message", "World"]
@@ -43,17 +44,26 @@ class World:
         seed: everything random follows from it.
         faults: what goes wrong; nothing by default.
         interval_s: between a device's samples, for all devices; by default what the catalogue declares.
+        staged: a scenario: only its stations send, and they have no other stories.
     """
 
     def __init__(
-        self, catalogue: Catalogue, seed: int, *, faults: FaultPlan | None = None, interval_s: float | None = None
+        self,
+        catalogue: Catalogue,
+        seed: int,
+        *,
+        faults: FaultPlan | None = None,
+        interval_s: float | None = None,
+        staged: Staged | None = None,
     ) -> None:
         self.catalogue = catalogue
         self.seed = seed
         self.faults = faults or FaultPlan(seed)
-        roles = assign_roles(catalogue, seed)
+        roles = assign_roles(catalogue, seed) if staged is None else {}
         self.senders: list[Sender] = []
         for number, entry in enumerate(catalogue.devices.values()):
+            if staged is not None and entry.station.id not in staged.story.stations:
+                continue
             declared = entry.interval_s if interval_s is None else interval_s
             interval_us = max(1, round(declared * SECOND))
             if interval_s is None:
@@ -63,7 +73,7 @@ class World:
             else:
                 phase_us = number * interval_us // len(catalogue.devices)  # evenly spread: a steady rate
             own = roles.get(entry.station.id, frozenset())
-            device = Device(catalogue, entry, seed, self.faults, own, interval_us, phase_us)
+            device = Device(catalogue, entry, seed, self.faults, own, interval_us, phase_us, staged)
             self.senders.append(Sender(device, self.faults))
 
     @property

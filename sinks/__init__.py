@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sinks import parquet
+from sinks import notify, parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
-    from qingtu.contracts import Sink
+    from qingtu.contracts import Sink, SinkPlace
 
-SINKS: Final[Mapping[str, Callable[[Path], Sink]]] = {
-    "parquet": parquet.ParquetSink,
+SINKS: Final[Mapping[str, Callable[[SinkPlace], Sink]]] = {
+    "parquet": lambda place: parquet.ParquetSink(place.folder),
+    "notify": notify.NotifySink,
 }

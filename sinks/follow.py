@@ -15,6 +15,7 @@ import structlog
 from qingtu.clock import SECOND
 from qingtu.contracts import StateDelta
 from qingtu.records import decode, decode_header
+from qingtu.stage import missing
 from qingtu.state import pack, unpack
 
 if TYPE_CHECKING:
@@ -22,14 +23,23 @@ if TYPE_CHECKING:
     from qingtu.contracts import Bus, Sink
     from qingtu.records import Frame
 
-BATCH_S: Final = 60
-"""A frame waits at most this long: a file or request for every frame would be a hundred times as many."""
-BATCH_FRAMES: Final = 256
-"""Write at once when so many frames wait; a write holds at most so many."""
-BATCH_ROWS: Final = 250_000
-"""Rows in one write at most, but for the last frame: about 50 MB in memory."""
 _READ: Final = 16
 _MAIN: Final = "main"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """How frames are grouped into writes.
+
+    Attributes:
+        wait_s: a frame waits at most this long: a file or request for every frame would be a hundred times as many.
+        frames: write at once when so many frames wait; a write holds at most so many.
+        rows: in one write at most, but for the last frame; the default is about 50 MB in memory.
+    """
+
+    wait_s: float = 60
+    frames: int = 256
+    rows: int = 250_000
 
 
 @dataclass(slots=True)
@@ -59,25 +69,32 @@ class Follower:
         sink: where they go; it says which stream it follows.
         clock: for the age of what waits.
         partition: of the stream.
+        batching: how frames are grouped into writes.
 
     Attributes:
+        sink: as given.
+        batching: may be replaced between steps.
         next_offset: of the stream; frames below it were taken by the sink, or are lost to it.
         lost_frames: frames that were trimmed before the sink had taken them, ever.
         lost_lately: the same since this follower was made.
     """
 
-    def __init__(self, bus: Bus, sink: Sink, clock: Clock, partition: int = 0) -> None:
-        self.name = f"sink-{sink.name}"
+    def __init__(
+        self, bus: Bus, sink: Sink, clock: Clock, partition: int = 0, *, batching: Batching | None = None
+    ) -> None:
+        self.group = f"sink-{sink.name}"
+        self.name = f"{self.group}-{partition}" if partition else self.group
         self.stream = sink.stream
         self.partition = partition
+        self.batching = batching or Batching()
+        self.sink = sink
         self._bus = bus
-        self._sink = sink
         self._clock = clock
         self._log = structlog.get_logger(self.name)
         self.next_offset = bus.start(sink.stream, partition)
         self.lost_frames = self.lost_lately = 0
         self._origin = -1
-        if (saved := bus.load_state(self.name, partition)) is not None:
+        if (saved := bus.load_state(self.group, partition)) is not None:
             values = unpack(saved.parts[_MAIN])[1]
             self.next_offset, self._origin, self.lost_frames = saved.next_offset, values["origin"], values["lost"]
         self._since_us: int | None = None
@@ -92,7 +109,7 @@ class Follower:
             self._batch = self._take()
             self._tell(self._batch.lost)
         if self._batch.frames:
-            self._sink.write(self._batch.frames)
+            self.sink.write(self._batch.frames)
         self._save(self._batch)
         self._batch = self._since_us = None
         return True
@@ -113,21 +130,19 @@ class Follower:
         elif self._since_us is None:
             self._since_us = now
         # Outside of the range, too, when the clock was set back.
-        old = self._since_us is not None and not 0 <= now - self._since_us < BATCH_S * SECOND
-        return behind > 0 and (self._hurried or old or behind >= BATCH_FRAMES)
+        old = self._since_us is not None and not 0 <= now - self._since_us < self.batching.wait_s * SECOND
+        return behind > 0 and (self._hurried or old or behind >= self.batching.frames)
 
     def _take(self) -> _Batch:
         """Read a batch."""
         out = _Batch([], self._origin, self.next_offset, 0)
         count = rows = 0
-        while count < BATCH_FRAMES and rows < BATCH_ROWS:
+        most = self.batching
+        while count < most.frames and rows < most.rows:
             found = self._bus.read(self.stream, self.partition, out.next_offset, _READ)
-            held = self._bus.start(self.stream, self.partition)
-            # Offsets need not be dense: a gap is a loss only below what is held.
-            first = min(held, found[0].offset) if found else held
-            if first > out.next_offset:
-                out.lost += first - out.next_offset
-                out.next_offset = first
+            lost = missing(self._bus, self.stream, self.partition, out.next_offset, found)
+            out.lost += lost
+            out.next_offset += lost
             if not found:
                 break
             for record in found:
@@ -138,7 +153,7 @@ class Follower:
                     out.origin = origin
                     out.frames.append(decode(record.data))
                     rows += sum(batch.num_rows for batch in out.frames[-1].sections.values())
-                if count >= BATCH_FRAMES or rows >= BATCH_ROWS:
+                if count >= most.frames or rows >= most.rows:
                     break
         return out
 
@@ -156,5 +171,5 @@ class Follower:
 
     def _save(self, batch: _Batch) -> None:
         put = {_MAIN: pack({}, {"origin": batch.origin, "lost": self.lost_frames})}
-        self._bus.save_state(self.name, self.partition, StateDelta(batch.next_offset, put))
+        self._bus.save_state(self.group, self.partition, StateDelta(batch.next_offset, put))
         self.next_offset, self._origin = batch.next_offset, batch.origin

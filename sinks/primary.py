@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from qingtu.records import Frame, decode
+from qingtu.stage import missing
 
 if TYPE_CHECKING:
     from qingtu.clock import Clock
@@ -24,6 +27,9 @@ class StoreStage:
         clock: for the age of what waits.
         commit_ms: a frame waits at most this long.
         commit_messages: commit at once when so many messages wait.
+
+    Attributes:
+        told: newest clock of the frames so far, µs UTC, and the catalogue in force then; "" when none was told.
     """
 
     def __init__(
@@ -50,18 +56,25 @@ class StoreStage:
         self._since_us = 0
         self.next_offset = store.progress(stream, partition).next_offset
         self.committed_us = 0
+        self.lost = 0
+        self.told = (0, "")
+        self._log = structlog.get_logger(self.name)
 
     def step(self) -> bool:
         """Take up frames; commit when it is time. True when a commit was made or frames came."""
         found = (
             self._bus.read(self.stream, self.partition, self.next_offset, 16) if self._count < self._messages else []
         )
+        if self._count < self._messages:
+            self._tell(missing(self._bus, self.stream, self.partition, self.next_offset, found))
         now = self._clock.now_us()
         if found and not self._waiting:
             self._since_us = now
         for record in found:
             frame = decode(record.data)
             self._waiting.append(frame)
+            if version := frame.header.get("catalogue"):
+                self.told = max(self.told, (frame.clock_us, version))
             manifest = frame.get("manifest")
             self._count += manifest.num_rows if manifest is not None else 1
             self.next_offset = record.offset + 1
@@ -71,9 +84,21 @@ class StoreStage:
             return True
         return bool(found)
 
+    def _tell(self, lost: int) -> None:
+        """Go on behind frames that are gone, and say so."""
+        if lost:
+            self.lost += lost
+            self.next_offset += lost
+            self._log.error("frames_lost", frames=lost, why="they expired before they were stored")
+
     def hurry(self) -> None:
         """Make what waits due at once."""
         self._since_us = 0
+
+    def oldest_us(self) -> int | None:
+        """Return the clock of the oldest frame that waits to be applied, µs UTC; None when none does."""
+        waiting = self._waiting
+        return waiting[0].clock_us if waiting else None
 
     def due_in_s(self) -> float | None:
         """Return in how many seconds the next commit is due; None when nothing waits."""
@@ -90,6 +115,5 @@ class StoreStage:
 
     def behind(self) -> int:
         """Return how many frames of the stream are not committed."""
-        return (
-            self._bus.end(self.stream, self.partition) - self._store.progress(self.stream, self.partition).next_offset
-        )
+        done = self._store.progress(self.stream, self.partition).next_offset
+        return max(0, self._bus.end(self.stream, self.partition) - done)

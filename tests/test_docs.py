@@ -13,17 +13,28 @@ import typer
 
 from ingest.decoders import DECODERS
 from processors.alerts import RULES
-from processors.quality import CHECKS
+from processors.bits import BITS
+from processors.indices import INDICES
 from qingtu.cli import app
 from qingtu.commands import reference
 from qingtu.settings import Settings
+from qingtu.settings_notify import ChannelSettings, NotifyRouteSettings
 from simulators import SIMULATORS
 from simulators.faults import FAULTS
 from web.words import REASONS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-_TABLES = ("ingest/decoders", "processors/quality", "processors/alerts", "processors/aggregates", "sinks", "simulators")
+_TABLES = (
+    "ingest/decoders",
+    "processors/quality",
+    "processors/relations",
+    "processors/alerts",
+    "processors/aggregates",
+    "processors/indices",
+    "sinks",
+    "simulators",
+)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -45,8 +56,11 @@ def test_sample_settings_are_the_defaults() -> None:
     routes = found.pop("routes")
     assert routes[:-1] == [route.model_dump(exclude_defaults=True) for route in Settings().routes]
     assert set(routes[-1]) == set(type(Settings().routes[0]).model_fields)
+    (channel,), (told,) = found["notify"].pop("channels"), found["notify"].pop("routes")
+    assert ChannelSettings.model_validate(channel).model_fields_set == set(ChannelSettings.model_fields)
+    assert NotifyRouteSettings.model_validate(told).model_fields_set == set(NotifyRouteSettings.model_fields)
     whole = Settings.model_validate({**found, "routes": routes}).model_dump(exclude={"routes"})
-    default = Settings().model_dump(exclude={"routes"})
+    default = Settings().model_dump(exclude={"routes": True, "notify": {"channels", "routes"}})
     assert _keys(found) == _keys(default)
     examples = {key for key in _keys(default) if _at(default, key) is None}
     assert {key for key in _keys(default) if _at(whole, key) != _at(default, key)} == examples
@@ -92,8 +106,9 @@ def test_every_command_and_option_has_help_in_both_languages() -> None:
 @pytest.mark.parametrize(
     ("page", "names"),
     [
-        ("docs/quality.md", CHECKS),
+        ("docs/quality.md", BITS),
         ("docs/alerts.md", RULES),
+        ("docs/indices.md", INDICES),
         ("docs/simulators.md", SIMULATORS),
         ("docs/simulators.md", FAULTS),
         ("docs/quarantine-and-ledger.md", REASONS),

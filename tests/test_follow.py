@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import threading
+import signal
+import subprocess
+import sys
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,22 +15,26 @@ from structlog.testing import capture_logs
 
 from qingtu.bus.sqlite import SqliteBus
 from qingtu.clock import DAY, HOUR, MINUTE, SECOND, ManualClock
+from qingtu.contracts import SinkPlace
 from qingtu.errors import RetryLater
 from qingtu.followers import Followers
 from qingtu.records import PROCESSED, encode
-from sinks import follow
-from sinks.follow import BATCH_FRAMES, BATCH_S, Follower
-from sinks.parquet import ParquetSink
+from qingtu.settings import Settings
+from qingtu.store.duckdb import DuckStore
+from sinks.follow import Batching, Follower
 from tests.store.build import T0, Message, Reading, processed
 from tests.test_service import Scene, body, send
-from tests.test_sinks import newest
+from tests.test_sinks import NOTHING, newest
+from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     from qingtu.app import Service
     from qingtu.records import Frame
+
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class Memory:
@@ -63,9 +70,9 @@ class Bench:
         self.clock = ManualClock(T0)
         self.sink = Memory()
 
-    def follower(self) -> Follower:
+    def follower(self, **batching: int) -> Follower:
         """The follower, as after a start."""
-        return Follower(self.bus, self.sink, self.clock)
+        return Follower(self.bus, self.sink, self.clock, batching=Batching(**batching))
 
     def append(self, *origins: int) -> None:
         """Put a frame with one reading on the bus for each origin."""
@@ -87,7 +94,7 @@ def test_a_write_is_due_by_age(bench: Bench) -> None:
     assert not follower.step()
     bench.append(0, 1)
     assert not follower.step()
-    bench.clock.advance(BATCH_S * SECOND - 1)
+    bench.clock.advance(60 * SECOND - 1)
     bench.append(2)
     assert not follower.step()
     bench.clock.advance(1)
@@ -99,18 +106,18 @@ def test_a_write_is_due_by_age(bench: Bench) -> None:
     assert follower.step()
 
 
-def test_a_write_is_due_by_size_and_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_is_due_by_size_and_bounded(bench: Bench) -> None:
     """By frames and by rows: memory stays small however far the sink is behind."""
-    follower = bench.follower()
-    bench.append(*range(BATCH_FRAMES + 5))
+    follower = bench.follower(frames=40)
+    bench.append(*range(45))
     assert follower.step()
     assert not follower.step()
-    monkeypatch.setattr(follow, "BATCH_ROWS", 6)  # a reading and its manifest make two
+    follower = bench.follower(frames=40, rows=6)  # a reading and its manifest make two
     follower.hurry()
     while follower.step():
         pass
-    assert [len(write) for write in bench.sink.writes] == [BATCH_FRAMES, 3, 2]
-    assert list(chain(*bench.sink.writes)) == list(range(BATCH_FRAMES + 5))
+    assert [len(write) for write in bench.sink.writes] == [40, 3, 2]
+    assert list(chain(*bench.sink.writes)) == list(range(45))
 
 
 def test_frames_that_were_emitted_again_are_left_out(bench: Bench) -> None:
@@ -205,16 +212,17 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     made.end()
 
 
-def _until(true: Callable[[], bool]) -> None:
-    for _ in range(2000):
-        if true():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it did not become true")
+def _following(scene: Scene) -> Service:
+    """Make a service whose Parquet sink writes at once."""
+    service = scene.service(QINGTU_SINKS="parquet")
+    for stage in service.followers.stages:
+        stage.batching = Batching(wait_s=0)
+    return service
 
 
 def _held(service: Service) -> dict[tuple[Any, ...], tuple[Any, ...]]:
     """What the store holds, as :func:`newest` reads it from files."""
+    assert isinstance(service.store, DuckStore)
     with service.store.cursor() as db:
         rows = db.execute(
             "SELECT station, property, channel, time, value, flag, revision FROM readings r "
@@ -227,18 +235,17 @@ def _on_disk(folder: Path) -> dict[tuple[Any, ...], tuple[Any, ...]]:
     return {(*key[:3], key[3].replace(tzinfo=None)): row for key, row in newest(folder).items()}
 
 
-def test_parquet_follows_the_service(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_follows_the_service(scene: Scene) -> None:
     """Every reading ends in data/parquet/, also those right before a stop; revised ones by the documented rule."""
-    monkeypatch.setattr(follow, "BATCH_S", 0)
-    service = scene.service(QINGTU_SINKS="parquet")
+    service = _following(scene)
     service.start()
     for number in range(5):
         send(service, "a", *(body(service, number * 9 + i, 3000 - 60 * (7 * number + i), pm25=i) for i in range(9)))
     assert service.drain(20)
     (stage,) = service.followers.stages
-    _until(lambda: stage.behind() == 0)
+    until(lambda: stage.behind() == 0, "all is written")
     assert len(list((scene.data / "parquet").rglob("*.parquet"))) > 0
-    monkeypatch.setattr(follow, "BATCH_S", 60)
+    stage.batching = Batching()
     send(service, "a", body(service, 100, 1, pm25=99))
     service.stop()
     assert stage.behind() == 0
@@ -248,53 +255,43 @@ def test_parquet_follows_the_service(scene: Scene, monkeypatch: pytest.MonkeyPat
     assert service.problems() == []
 
 
-def test_parquet_after_a_kill_holds_nothing_doubled(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_after_a_kill_holds_nothing_doubled(scene: Scene) -> None:
     """Killed between write and save, the frames are written again in another cut; the rule gives what the store has."""
-    monkeypatch.setattr(follow, "BATCH_S", 0)
-    written, died = ParquetSink.write, threading.Event()
-
-    def killed(self: ParquetSink, frames: Sequence[Frame]) -> None:
-        written(self, frames)
-        died.set()
-        raise SystemError("killed")
-
-    monkeypatch.setattr(ParquetSink, "write", killed)
-    service = scene.service(QINGTU_SINKS="parquet")
-    service.start()
-    send(service, "a", body(service, 1, 60, pm25=1), body(service, 2, 60, pm25=2))
-    assert died.wait(20)
+    words = [sys.executable, "-m", "tests.kill_sink", str(scene.data), str(scene.folder / "stations")]
+    died = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr
     files = set((scene.data / "parquet").rglob("*.parquet"))
-    for worker in service.followers.workers:
-        worker._stop.set()  # as dead as a thread of a killed process: it takes nothing up again
-    monkeypatch.setattr(ParquetSink, "write", written)
+    assert files, "it died before the write"
+    service = scene.service(QINGTU_SINKS="parquet")
+    (stage,) = service.followers.stages
+    assert stage.next_offset == 0, "its position was saved"
+    assert stage.behind() >= 2  # configure and the messages; perhaps a tick
+    service.start()
     send(service, "a", body(service, 3, 60, pm25=3), body(service, 4, 30, pm25=4))
     assert service.drain(20)
-    scene.stop(service)
-    service = scene.service(QINGTU_SINKS="parquet")
-    assert service.followers.stages[0].behind() >= 2
-    service.start()
-    _until(lambda: service.followers.stages[0].behind() == 0)
-    service.stop()
+    service.stop()  # what stands on the stream is written in one piece: another cut than the one that was killed
+    assert stage.behind() == 0
     assert set((scene.data / "parquet").rglob("*.parquet")) > files
-    assert _on_disk(scene.data / "parquet") == _held(service)
+    held = _held(service)
+    assert _on_disk(scene.data / "parquet") == held
+    assert {2.0, 3.0, 4.0} <= {row[0] for row in held.values()}
 
 
-def test_a_sink_that_refuses_holds_nobody_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sink_that_refuses_holds_nobody_up(scene: Scene) -> None:
     """Messages are stored meanwhile, the problem shows, a stop does not wait; all is taken when it works again."""
-    monkeypatch.setattr(follow, "BATCH_S", 0)
     scene.data.mkdir()
     (scene.data / "parquet").write_text("in the way")
-    service = scene.service(QINGTU_SINKS="parquet")
+    service = _following(scene)
     service.start()
     send(service, "a", body(service, 1, 60, pm25=1))
     assert service.drain(20)
-    _until(lambda: [problem["key"] for problem in service.problems()] == ["sink-parquet"])
+    until(lambda: [problem["key"] for problem in service.problems()] == ["sink-parquet"], "the problem is told")
     send(service, "a", body(service, 2, 30, pm25=2))
     assert scene.stop(service)["messages"]["stored"] == 2
     (scene.data / "parquet").unlink()
-    service = scene.service(QINGTU_SINKS="parquet")
+    service = _following(scene)
     service.start()
-    _until(lambda: service.followers.stages[0].behind() == 0)
+    until(lambda: service.followers.stages[0].behind() == 0, "all is written")
     assert _on_disk(scene.data / "parquet") == _held(service)
     assert service.problems() == []
 
@@ -336,8 +333,8 @@ def test_housekeeping_leaves_sinks_an_hour_to_catch_up_and_then_goes_by_age(scen
 def test_no_sink_holds_nothing(tmp_path: Path) -> None:
     """The default: no threads, nothing kept back."""
     bus = SqliteBus(tmp_path / "bus", free_floor_bytes=0)
-    nobody = Followers((), tmp_path, bus, ManualClock(T0))
+    nobody = Followers((), SinkPlace(tmp_path, Settings(), bus, ManualClock(T0), NOTHING.__getitem__))
     nobody.start()
-    assert (nobody.taken(PROCESSED), nobody.problems(), nobody.workers) == (None, [], [])
+    assert (nobody.taken(PROCESSED, 0), nobody.problems(), nobody.workers) == (None, [], [])
     nobody.stop(1)
     bus.close()

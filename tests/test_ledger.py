@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qingtu.clock import HOUR, SECOND
+from qingtu.ledger import Ledger
 from qingtu.records import RAW
-from tests.process.support import T0, catalogue, configure, message, reading, station, tick
+from tests.process.support import CAT, T0, catalogue, configure, message, reading, station, tick
 from tests.store.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -20,14 +21,13 @@ if TYPE_CHECKING:
 
 KINDS = ("good", "same", "two", "unknown", "partial", "garbage", "sys", "wrong_clock", "tick")
 OUTCOMES = ("stored", "duplicate", "quarantined", "ignored")
-CATALOGUE = catalogue()
 
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
     """A pipeline that was configured."""
-    made = Pipeline(tmp_path, [CATALOGUE, LATER])
-    made.feed(configure(0, CATALOGUE.version))
+    made = Pipeline(tmp_path, [CAT, LATER])
+    made.feed(configure(0, CAT.version))
     yield made
     made.close()
 
@@ -84,8 +84,8 @@ def test_any_history_balances_at_any_moment(
     tmp_path_factory: pytest.TempPathFactory, kinds: list[tuple[str, bool, int]], behind: int, kill: bool
 ) -> None:
     """Random messages in random frames over hours; the store is some frames behind; a restart in between."""
-    pipeline = Pipeline(tmp_path_factory.mktemp("ledger"), [CATALOGUE])
-    pipeline.feed(configure(0, CATALOGUE.version))
+    pipeline = Pipeline(tmp_path_factory.mktemp("ledger"), [CAT])
+    pipeline.feed(configure(0, CAT.version))
     sizes, frame = [0], []
     readings, outcomes, by_hour = Counter[str](), Counter[str](), Counter[int]()
     at_s, messages = 1.0, 0
@@ -115,11 +115,16 @@ def test_any_history_balances_at_any_moment(
         pipeline.ledger.save()
         pipeline.kill()
     report = pipeline.report()
+    assert report == Ledger(pipeline.bus, pipeline.store).report(), "reckoned as it grew, and anew"
     assert report["balanced"]
     assert report["messages"]["received"] == messages
     assert report["messages"]["in_flight"] == sum(sizes[applied:])
+    while pipeline.step("process") or pipeline.step("store"):
+        assert pipeline.ledger.summary()["balanced"]
     pipeline.run()
     report = pipeline.report()
+    assert report == Ledger(pipeline.bus, pipeline.store).report()
+    assert pipeline.ledger.summary() == {name: report[name] for name in pipeline.ledger.summary()}
     assert report["balanced"]
     assert report["messages"] == {"received": messages, "in_flight": 0, **{o: outcomes[o] for o in OUTCOMES}}
     wanted = dict.fromkeys(("decoded", "stored", "revised", "repeated", "duplicate", "quarantined"), 0)
@@ -205,7 +210,66 @@ def test_the_audit_agrees_after_expiry_and_trimming(pipeline: Pipeline) -> None:
     assert pipeline.report()["balanced"]
     audit = pipeline.audit()
     assert audit["agrees"]
-    assert {c["name"]: c["counted"] for c in audit["checks"]}["messages in raw"] == 1
+    # The configure row, and hours 0 and 1, are gone; the other two are wholly there.
+    assert {c["name"]: c["counted"] for c in audit["checks"]}["messages in raw"] == 2
+
+
+def test_the_audit_of_trimmed_raw_goes_by_place_not_by_time(pipeline: Pipeline) -> None:
+    """Our clock was set back: the frame that was trimmed is younger than the first that is held."""
+    for hour in (3, 1, 3, 2):
+        pipeline.feed(reading("a", hour * 3600 + pipeline.bus.end(RAW, 0), pm25=1))
+    pipeline.run()
+    pipeline.save()
+    pipeline.bus.trim(RAW, 0, 2)
+    audit = pipeline.audit()
+    assert audit["agrees"], audit["checks"]
+    assert {c["name"]: c["counted"] for c in audit["checks"]}["messages in raw"] == 2  # hours 1 and 2: 3 is half gone
+
+
+def test_old_hours_are_not_reckoned_again(pipeline: Pipeline) -> None:
+    """What a look costs depends on what changed, not on how long the service has run."""
+    for hour in range(5):
+        pipeline.feed(reading("a", hour * 3600 + 1, pm25=1))
+    pipeline.run()
+    before = pipeline.ledger.report()["by"]
+    pipeline.feed(reading("a", 3600 + 9, pm25=1))
+    pipeline.run()
+    after = pipeline.ledger.report()["by"]
+    assert [a is b for a, b in zip(before, after, strict=True)] == [True, False, True, True, True]
+    assert (before[1]["stored"], after[1]["stored"]) == (1, 2), "a report that was given out stays as it was"
+
+
+def test_quarantine_expires_by_age_and_the_books_stay_right(pipeline: Pipeline) -> None:
+    """Whole days of receipt; listed by reason; what is left can be driven again, what is gone moves nothing."""
+    day_s = 86_400
+    for at_s in (1, 5000, day_s + 1, 2 * day_s + 1):
+        pipeline.feed(reading("x", at_s, pm25=at_s), message("a", b"{%d" % at_s, at_s))
+    pipeline.run()
+    gone = [at for _, at in pipeline.store.in_quarantine()][:1]
+    before = pipeline.report()
+    pipeline.feed(configure(2 * day_s + 2, LATER.version))
+    pipeline.redrive(gone, at_s=2 * day_s + 3)  # stands on raw when its message expires
+    pipeline.store.expire(0, T0 + day_s * SECOND + HOUR)
+    assert pipeline.store.quarantine_expired() == [
+        {"reason": reason, "stage": stage, "count": 2, "last_day": T0 // (24 * HOUR)}
+        for reason, stage in (("bad_json", "decode"), ("unknown_device", "locate"))
+    ]
+    assert (pipeline.store.rejected_expired(), len(pipeline.store.in_quarantine())) == (4, 4)
+    assert min(row["received_at"] for row in pipeline.store.quarantine()) >= T0 + day_s * SECOND
+    pipeline.kill()
+    pipeline.run()
+    assert pipeline.report()["messages"] == before["messages"]
+    assert pipeline.audit()["agrees"], pipeline.audit()["checks"]
+    pipeline.redrive(at_s=2 * day_s + 5)
+    pipeline.run()
+    after = pipeline.report()
+    assert after["balanced"]
+    assert after["messages"]["quarantined"] == before["messages"]["quarantined"] - 2  # of unknown devices
+    assert pipeline.audit()["agrees"], pipeline.audit()["checks"]
+    pipeline.store.expire(0, T0 + 9 * day_s * SECOND)
+    assert pipeline.store.count("rejected") == pipeline.store.count("quarantine_book") == 0
+    assert pipeline.store.rejected_expired() == 6
+    assert pipeline.audit()["agrees"]
 
 
 def test_counting_goes_on_after_kill_without_save(pipeline: Pipeline) -> None:
@@ -324,3 +388,20 @@ def test_a_shift_that_stores_readings_again_is_booked(pipeline: Pipeline) -> Non
     pipeline.redrive(shift_s=-89_990, at_s=6)
     pipeline.run()
     assert _books(pipeline) == ({"stored": 1}, {"decoded": 3, "stored": 3})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'[{"time":%d,"readings":{"pm25":1}},{"time":%d,"readings":{"pm25":2}}]',
+        b'{"time":%d,"readings":{"pm25":1,"PM2.5":2}}',
+    ],
+)
+def test_of_two_readings_with_one_time_in_a_message_the_first_is_stored(pipeline: Pipeline, body: bytes) -> None:
+    """In an array, and in two spellings of one property (docs/formats/native.md); the other is booked as repeated."""
+    at_s = T0 // SECOND + 1
+    pipeline.feed(message("a", body % ((at_s,) * body.count(b"%d")), 2))
+    pipeline.run()
+    with pipeline.store.cursor() as db:
+        assert db.execute("SELECT value FROM readings").fetchall() == [(1.0,)]
+    assert _books(pipeline) == ({"stored": 1}, {"decoded": 2, "stored": 1, "repeated": 1})

@@ -21,6 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from qingtu.app import Options, Service
 from qingtu.records import STREAMS, decode
 from qingtu.settings import load_settings
+from qingtu.store.duckdb import DuckStore
 from tests.faults.harness import World
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def inside(data: Path) -> bytes:
 
 def tables(service: Service) -> bytes:
     """All tables of the store as text."""
+    assert isinstance(service.store, DuckStore)
     with service.store.cursor() as db:
         names = [row[0] for row in db.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
         rows = [db.execute(f"SELECT * FROM {name}").fetchall() for name in names]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import orjson
 import pytest
 import structlog
@@ -19,7 +22,9 @@ from qingtu.errors import ConfigError, NotFound, RetryLater, StartError
 from qingtu.folder import DataFolder
 from qingtu.records import FIGURES, PROCESSED, RAW, Kind, decode
 from qingtu.settings import load_settings
+from qingtu.store.duckdb import DuckStore
 from qingtu.worker import Worker
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -204,6 +209,7 @@ def test_commands_and_reload_on_alerts(scene: Scene) -> None:
     assert report["balanced"]
     service = scene.service()
     assert service.store.alerts(active=True) == []
+    assert isinstance(service.store, DuckStore)
     with service.store.cursor() as db:
         assert db.execute("SELECT reason FROM rejected WHERE kind = 2").fetchall() == [("unknown_alert",)]
 
@@ -319,7 +325,6 @@ def test_young_frames_stay(scene: Scene) -> None:
     service.process.save()
     clock.advance(MINUTE)
     service._settle()
-    service._kept_us = 0
     service._housekeep()
     assert service.bus.start(RAW, 0) == 7  # configure, hours 0 to 5; the frame of hour 6 is four hours old
     with pytest.raises(NotFound, match="5 h"):
@@ -384,3 +389,140 @@ def test_what_a_worker_meets_is_a_problem_of_the_service(scene: Scene) -> None:
     assert problem["key"] == "store"
     assert "disk full" in problem["zh"]
     assert "disk full" in problem["en"]
+
+
+def test_a_store_that_cannot_be_had_is_refused(scene: Scene, tmp_path: Path) -> None:
+    """Never silently another one: one line with the way out, and the folder is free again."""
+    with pytest.raises(StartError, match="qingtu setup"):
+        scene.service(QINGTU_STORE__KIND="influx", QINGTU_INFLUX__TOKEN_FILE=str(tmp_path / "none"))
+    (tmp_path / "token").write_text("t", encoding="utf-8")
+    token, nobody = str(tmp_path / "token"), "http://127.0.0.1:9"
+    with pytest.raises(StartError, match="does not answer"):
+        scene.service(QINGTU_STORE__KIND="influx", QINGTU_INFLUX__TOKEN_FILE=token, QINGTU_INFLUX__URL=nobody)
+    scene.service()
+
+
+def test_a_bus_that_was_lost_is_told_and_ends(scene: Scene) -> None:
+    """The store is ahead of raw: nothing goes in silently, the status says so, and a stop is a stop."""
+    service = scene.service()
+    service.start()
+    for number in range(3):
+        send(service, "a", body(service, number, pm25=number))
+    report = scene.stop(service)
+    assert report["messages"]["stored"] == 3
+    shutil.rmtree(scene.data / "bus")
+    service = scene.service()
+    service.start()
+    send(service, "a", body(service, 9, pm25=9))
+    until(lambda: any("was lost or replaced" in problem["en"] for problem in service.problems()), "it is told")
+    began = time.monotonic()
+    service.stop(timeout_s=2)
+    assert time.monotonic() - began < 60, "it must end"
+
+
+def test_frames_that_expired_unread_are_told(scene: Scene) -> None:
+    """A stage that was away for too long goes on behind the gap, and says what is missing."""
+    service = scene.service()
+    service.configure()
+    service.process.step()
+    service.process.save()
+    for number in range(3):
+        send(service, "a", body(service, number, pm25=number))
+    service.bus.trim(RAW, 0, 3)
+    _to_end(service.process.step)
+    assert {problem["key"] for problem in service.problems()} == {"lost_process-0"}
+    assert "2 frames" in service.problems()[0]["en"]
+
+
+def test_a_stop_does_not_wait_for_a_step_that_never_ends(scene: Scene) -> None:
+    """As in an outage of Kafka, in which a stage waits for its frames to be durable."""
+    service = scene.service()
+    service.start()
+    held = threading.Event()
+
+    def hold() -> None:
+        with service.workers[0].between:
+            held.set()
+            released.wait(60)
+
+    released = threading.Event()
+    threading.Thread(target=hold, daemon=True).start()
+    assert held.wait(5)
+    began = time.monotonic()
+    with capture_logs() as logs:
+        service.stop(timeout_s=1)
+    released.set()
+    assert time.monotonic() - began < 45
+    assert "stopped_behind" in {line["event"] for line in logs}
+
+
+def test_an_outage_shows_before_its_budget_is_used_up(scene: Scene) -> None:
+    """What waits on raw, and for how long, against how long raw is kept."""
+    clock = ManualClock(T0)
+    service = scene.service(clock, QINGTU_BUS__RAW_KEEP_H="10")
+    service.configure()
+    service.process.step()
+    send(service, "a", body(service, 1, pm25=1))
+    assert service.outage.as_json()["behind_s"] == 0
+    clock.advance(6 * HOUR)
+    assert service.outage.as_json()["behind_s"] == 6 * 3600
+    assert [problem["key"] for problem in service.problems()] == ["outage"]
+    clock.advance(3 * HOUR)
+    assert [problem["key"] for problem in service.problems()] == ["outage_severe"]
+    _to_end(service.process.step)
+    assert service.problems() == []
+
+
+SYSTEM_RULES = """
+rules:
+  - {id: budget, kind: system, zh: 预算, en: Budget, fact: outage_used, levels: {orange: 50, red: 80}, hysteresis: 5}
+  - {id: books, kind: system, zh: 账, en: Books, fact: ledger_off, levels: {red: 1}}
+"""
+
+
+def _alerts(service: Service) -> list[tuple[str, int, str]]:
+    """All that the pass said on raw, stored: rule, level, state, in order."""
+    _to_end(service.process.step)
+    for stage in service.stores:
+        stage.step()
+        stage.commit()
+    rows = [row for alert in service.store.alerts(active=False) for row in service.store.alert(alert["alert"])]
+    return [(row["rule"], row["level"], row["state"]) for row in sorted(rows, key=lambda row: row["revision"])]
+
+
+def test_the_outage_budget_is_an_alert(scene: Scene) -> None:
+    """Told when it crosses a level and when it is free again, not at every look; decided by the pass, from raw."""
+    (scene.folder / "stations" / "system.yaml").write_text(SYSTEM_RULES, encoding="utf-8")
+    clock = ManualClock(T0)
+    service = scene.service(clock, QINGTU_BUS__RAW_KEEP_H="10")
+    service.configure()
+    _to_end(service.process.step)
+    send(service, "a", body(service, 1, pm25=1))
+    for hours in (0, 2, 4, 1, 2, 0):  # 0, 20, 60, 70, 90, 90 %
+        clock.advance(hours * HOUR)
+        service._facts.step()
+    end = service.bus.end(RAW, 0)
+    service._facts.step()
+    assert service.bus.end(RAW, 0) == end, "what did not cross a bound is not told again"
+    assert _alerts(service) == [("budget", 3, "open"), ("budget", 4, "open")]
+    service._facts.step()
+    assert _alerts(service)[2:] == [("budget", 0, "resolved")]
+
+
+def test_a_ledger_that_does_not_balance_is_an_alert(scene: Scene) -> None:
+    """A book that was altered on the disk is red, with the difference; mended, the alert ends."""
+    (scene.folder / "stations" / "system.yaml").write_text(SYSTEM_RULES, encoding="utf-8")
+    clock = ManualClock(T0)
+    service = scene.service(clock)
+    service.configure()
+    send(service, "a", body(service, 1, pm25=1))
+    assert _alerts(service) == []
+    service._facts.step()
+    assert _alerts(service) == []
+    for change, wanted in (("+ 2", ("books", 4, "open")), ("- 2", ("books", 0, "resolved"))):
+        scene.stop(service)
+        with duckdb.connect(str(scene.data / "qingtu.duckdb")) as db:
+            db.execute(f"UPDATE ledger SET stored = stored {change}")
+        service = scene.service(clock)
+        service._facts.step()
+        assert _alerts(service)[-1] == wanted

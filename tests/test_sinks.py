@@ -12,19 +12,25 @@ from hypothesis import strategies as st
 
 from qingtu.bus.sqlite import SqliteBus
 from qingtu.clock import DAY, SECOND, ManualClock
+from qingtu.contracts import SinkPlace, Working
 from qingtu.errors import RetryLater
 from qingtu.records import PROCESSED, encode
+from qingtu.settings import Settings
 from qingtu.store.duckdb import DuckStore
 from sinks import SINKS
 from sinks.parquet import ParquetSink
 from sinks.primary import StoreStage
-from tests.store.build import T0, Message, Model, Reading, frames_of, processed
+from tests.store.build import T0, Message, Reading, frames_of, processed
+from tests.store.model import Model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from qingtu.catalogue import Catalogue
     from qingtu.records import Frame
+
+NOTHING: dict[str, Catalogue] = {}
 
 
 class Bench:
@@ -187,7 +193,11 @@ def test_a_folder_that_refuses_is_tried_again(tmp_path: Path) -> None:
 
 def test_every_sink_has_its_own_name(tmp_path: Path) -> None:
     """The table's key is the sink's name, and it follows a stream that exists."""
+    bus = SqliteBus(tmp_path / "bus", free_floor_bytes=0)
     for key, make in SINKS.items():
-        sink = make(tmp_path)
+        sink = make(SinkPlace(tmp_path / key, Settings(), bus, ManualClock(T0), NOTHING.__getitem__))
         assert sink.name == key
         assert sink.stream in ("processed", "figures", "alerts", "rejected")
+        if isinstance(sink, Working):
+            sink.close()
+    bus.close()

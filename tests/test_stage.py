@@ -12,7 +12,7 @@ from qingtu.bus.sqlite import SqliteBus
 from qingtu.clock import SECOND
 from qingtu.contracts import Record, StateDelta, Ticket
 from qingtu.errors import QingtuError, RetryLater
-from qingtu.records import PROCESSED, RAW, REJECTED, Frame, decode, encode
+from qingtu.records import ALERTS, PROCESSED, RAW, REJECTED, Frame, decode, encode
 from qingtu.stage import StageLoop
 from qingtu.state import pack, unpack
 from tests.process.support import batch_of, message
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from qingtu.contracts import Outputs
 
 
 class Summing:
@@ -50,7 +52,7 @@ class Summing:
         self.saves += 1
         return {"main": pack({}, {"total": self.total, "count": self.count})}, []
 
-    def apply(self, frame: Frame, offset: int, only: NDArray[np.bool_] | None = None) -> dict[str, bytes]:
+    def apply(self, frame: Frame, offset: int, only: NDArray[np.bool_] | None = None) -> Outputs:
         """Add up; the running total is in each output, so a frame run twice would show."""
         self.applied.append(offset)
         texts = [p.decode() for p in frame.sections["rows"].column("payload").to_pylist()] if frame.sections else []
@@ -64,7 +66,7 @@ class Summing:
         self.count += len(taken) - 1000
         self.total += sum(int(text) for text in taken if text.isdigit())
         header = {"origin": [0, offset], "clock": frame.clock_us, "sum": [self.total, self.count]}
-        out = {PROCESSED: encode({**header, "stream": PROCESSED}, {})}
+        out: Outputs = {PROCESSED: encode({**header, "stream": PROCESSED}, {})}
         if len(taken) < len(texts):
             out[REJECTED] = encode({**header, "stream": REJECTED, "left_out": len(texts) - len(taken)}, {})
         return out
@@ -115,6 +117,34 @@ def test_emits_one_frame_for_each_in_order(bus: SqliteBus) -> None:
     assert [loop.step(), loop.step(), loop.step()] == [True, True, False]
     sums = [(decode(data).origin, decode(data).header["sum"]) for data in emitted(bus)]
     assert sums == [((0, 0), [3, 2]), ((0, 1), [6, 3]), ((0, 2), [10, 4])]
+
+
+class Elsewhere(Summing):
+    """Gives each frame to another partition as well."""
+
+    def apply(self, frame: Frame, offset: int, only: NDArray[np.bool_] | None = None) -> Outputs:
+        """Say the same in partition 0 of a second stream."""
+        out = super().apply(frame, offset, only)
+        data = out[PROCESSED]
+        assert isinstance(data, bytes)
+        return {**out, (ALERTS, 0): data}
+
+
+def test_output_goes_into_the_partition_that_it_names(tmp_path: Path) -> None:
+    """What names no partition goes into that of the input, what names one goes there."""
+    bus = SqliteBus(tmp_path / "bus", partitions=2, free_floor_bytes=0)
+    try:
+        rows = batch_of([message("a", b"1")])
+        for clock in (0, 1):
+            bus.append(RAW, 1, [encode({"stream": RAW, "clock": clock, "origin": None}, {"rows": rows})]).result()
+        run(StageLoop(bus, Elsewhere(), 1))
+        own = [record.data for record in bus.read(PROCESSED, 1, 0)]
+        assert len(own) == 2
+        assert [record.data for record in bus.read(ALERTS, 0, 0)] == own
+        assert not bus.read(PROCESSED, 0, 0)
+        assert not bus.read(ALERTS, 1, 0)
+    finally:
+        bus.close()
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.integers(1, 4), st.integers(1, 9))
@@ -223,6 +253,13 @@ class Gaps:
         self._bus = bus
         self.partitions = bus.partitions
         self.refuse: Callable[[str], bool] = lambda _: False
+        self.refuse_state = False
+
+    def save_state(self, group: str, partition: int, delta: StateDelta) -> None:
+        """Save, or refuse."""
+        if self.refuse_state:
+            raise RetryLater("no room for state")
+        self._bus.save_state(group, partition, delta)
 
     def assigned(self, group: str, stream: str) -> frozenset[int]:
         """As the bus."""
@@ -254,6 +291,58 @@ class Gaps:
 def gaps(bus: SqliteBus) -> Any:
     """Make one; typed loosely because ``__getattr__`` forwards the rest of the contract."""
     return Gaps(bus)
+
+
+class Pieces(Summing):
+    """A test operator whose state is a piece for each frame, told once; every third one is dropped again."""
+
+    def restore(self, parts: Mapping[str, bytes] | None) -> None:
+        """Take up the pieces."""
+        self.pieces = dict(parts or {})
+        self.put: dict[str, bytes] = {}
+        self.drop: list[str] = []
+
+    def apply(self, frame: Frame, offset: int, only: NDArray[np.bool_] | None = None) -> Outputs:
+        """Add a piece."""
+        del frame, only
+        self.put[str(offset)] = self.pieces[str(offset)] = b"x"
+        if offset >= 4 and offset % 3 == 0:
+            gone = str(offset - 4)
+            self.drop.append(gone)
+            self.pieces.pop(gone, None)
+            self.put.pop(gone, None)
+        return {}
+
+    def snapshot(self) -> tuple[dict[str, bytes], list[str]]:
+        """Tell what changed since the last time."""
+        put, drop, self.put, self.drop = self.put, self.drop, {}, []
+        return put, drop
+
+
+@given(refused=st.lists(st.booleans(), min_size=1, max_size=12))
+@settings(max_examples=50)
+def test_state_that_was_refused_is_saved_at_the_next_try(refused: list[bool], tmp_path_factory: Any) -> None:
+    """However often saving is refused, what is saved in the end is the whole state."""
+    bus = SqliteBus(tmp_path_factory.mktemp("bus"))
+    try:
+        between = gaps(bus)
+        operator = Pieces()
+        loop = StageLoop(between, operator, batch=1)
+        for no in (*refused, False):
+            put(bus, ["1"])
+            loop.step()
+            between.refuse_state = no
+            if no:
+                with pytest.raises(RetryLater):
+                    loop.save()
+            else:
+                loop.save()
+        saved = bus.load_state("summing", 0)
+        assert saved is not None
+        assert dict(saved.parts) == operator.pieces
+        assert saved.next_offset == loop.next_offset
+    finally:
+        bus.close()
 
 
 def test_offsets_need_not_be_dense(bus: SqliteBus) -> None:
@@ -288,7 +377,7 @@ class Blocking(Summing):
         super().__init__()
         self.times = times
 
-    def apply(self, frame: Frame, offset: int, only: NDArray[np.bool_] | None = None) -> dict[str, bytes]:
+    def apply(self, frame: Frame, offset: int, only: NDArray[np.bool_] | None = None) -> Outputs:
         """Refuse the second frame for a while."""
         if offset == 1 and self.times:
             self.times -= 1

@@ -25,7 +25,7 @@ _COLUMNS: Final = (
 
 
 class AlertBook:
-    """Active alerts, and the last of those that ended, by id; rows as ``Queries.alerts`` returns them."""
+    """Active alerts, and the last of those that ended, by id; rows as ``PrimaryStore.alerts`` returns them."""
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[str, Any]] = {}
@@ -95,11 +95,14 @@ def alert_json(row: Mapping[str, Any], catalogue: Catalogue) -> dict[str, Any]:
     """Return an alert as the API gives it.
 
     Args:
-        row: as ``Queries.alerts`` returns it.
+        row: as ``PrimaryStore.alerts`` returns it.
         catalogue: for the names of its rule; a rule that is gone is called by its id.
     """
     rule = next((r for r in catalogue.rules if r.id == row["rule"]), None)
     number = catalogue.series_index(row["station"], row["property"], row["channel"]) if row["property"] else None
+    evidence = orjson.loads(row["evidence"] or b"{}")
+    # A rule that measures something else than the reading (a change per hour, a share) says in what unit.
+    unit = evidence.get("unit", "" if number is None else catalogue.series[number].unit)
     active = row["state"] in ACTIVE
     level = row["level"] if active else row["top_level"]
     return {
@@ -118,10 +121,10 @@ def alert_json(row: Mapping[str, Any], catalogue: Catalogue) -> dict[str, Any]:
         "changed_ms": row["changed_at"] // 1000,
         "value": _number(row["shown_value"]),
         "limit": _number(row["shown_limit"]),
-        "unit_label": "" if number is None else words.unit_label(catalogue.series[number].unit),
+        "unit_label": words.unit_label(unit),
         "who": row["who"],
         "note": row["note"],
-        "evidence": orjson.loads(row["evidence"] or b"{}"),
+        "evidence": evidence,
     }
 
 

@@ -15,7 +15,7 @@ from fastapi.responses import Response
 
 from qingtu.records import PROCESSED
 from web.fanout import event
-from web.guard import person_of
+from web.guard import ApiError, person_of
 from web.live import LiveView
 from web.stations import Stations
 from web.status import Monitor
@@ -121,6 +121,23 @@ def _context(request: Request) -> Context:
 
 def _person(request: Request) -> str:
     return person_of(request, _context(request).service.tokens)
+
+
+def known_person(request: Request, context: Context) -> str | None:
+    """Return the person whose token a question carries; None for none, and for one that is not known (any more).
+
+    Questions are answered to everybody; who is known is shown more.
+    """
+    try:
+        return person_of(request, context.service.tokens)
+    except ApiError:
+        return None
+
+
+def is_private(context: Context, network: str | None, topic: str | None) -> bool:
+    """Return whether what came belongs to a private network, by its name or, where no route took it, by its topic."""
+    named = {network, *(topic or "").split("/")}
+    return any(n.private and n.id in named for n in context.service.catalogue.networks.values())
 
 
 Ctx = Annotated[Context, Depends(_context)]

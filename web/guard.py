@@ -15,7 +15,7 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
-from qingtu.errors import ConfigError, NotFound, RetryLater
+from qingtu.errors import ConfigError, NotFound, QingtuError, RetryLater, Undecided
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,6 +73,9 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            # GET without its body, everywhere: no endpoint needs to know of it.
+            scope, send = {**scope, "method": "GET"}, _bodiless(send)
         started = False
 
         async def guarded(message: Message) -> None:
@@ -113,6 +116,21 @@ class Guard:
         # Before a byte of the body is read: who may not act may not fill our memory either.
         person_of(Request(scope), self._tokens)
         return _bounded(scope, receive)
+
+
+def _bodiless(send: Send) -> Send:
+    """Send only the head; a stream, which has no end of its own, is told by the server that nobody listens."""
+    ended = False
+
+    async def sent(message: Message) -> None:
+        nonlocal ended
+        if message["type"] != "http.response.body":
+            await send(message)
+        elif not ended:
+            ended = True
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return sent
 
 
 def _bounded(scope: Scope, receive: Receive) -> Receive:
@@ -199,6 +217,18 @@ async def _later(request: Request, error: Exception) -> Response:
     )
 
 
+async def _undecided(request: Request, error: Exception) -> Response:
+    del request
+    zh, _, en = str(error).partition(" / ")
+    return _answer(504, "undecided", zh, en)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    del request
+    zh, _, en = str(error).partition(" / ")
+    return _answer(409, "refused", zh, en or zh)
+
+
 async def _config(request: Request, error: Exception) -> Response:
     assert isinstance(error, ConfigError)
     del request
@@ -217,6 +247,8 @@ def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(NotFound, _not_found)
     app.add_exception_handler(RetryLater, _later)
     app.add_exception_handler(ConfigError, _config)
+    app.add_exception_handler(Undecided, _undecided)
+    app.add_exception_handler(QingtuError, _refused)
 
 
 # ----------------------------------------------------------------------------------------------------- who acts

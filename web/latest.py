@@ -73,7 +73,7 @@ class Latest:
         return len(self.names)
 
     def start(self, table: pa.Table) -> None:
-        """Take up what the store holds: columns of :meth:`qingtu.store.queries.Queries.latest`."""
+        """Take up what the store holds: columns of :meth:`qingtu.store.contract.PrimaryStore.latest`."""
         if not table.num_rows:
             return
         for column in ("station", "property", "channel"):

@@ -15,6 +15,8 @@ import numpy as np
 import orjson
 import structlog
 
+from processors.process import GROUP, quiet_of
+from qingtu.bus.sqlite import SqliteBus
 from qingtu.records import ALERTS, FIGURES, PROCESSED, decode, times_of
 from web.alert_book import AlertBook, alert_json
 from web.fanout import Fanout, event
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from qingtu.app import Service
     from qingtu.records import Frame
+    from web.quiet import Told
 
 COLUMNS: Final = ("station", "property", "channel", "time_ms", "value", "flag", "tests")
 EVENT_ROWS: Final = 5000
@@ -50,6 +53,8 @@ class LiveView:
         fanout: open streams.
         problem: what is wrong with following, "" when nothing is.
         next_offset: by (stream, partition), where it reads on.
+        heard_us: by route, the newest tick at which a gateway heard it without backlog.
+        quiet: by partition, what people have switched off (:mod:`web.quiet`).
     """
 
     def __init__(self, service: Service) -> None:
@@ -64,6 +69,8 @@ class LiveView:
         self.fanout = Fanout()
         self.problem = ""
         self.next_offset: dict[tuple[str, int], int] = {}
+        self.heard_us: dict[str, int] = {}
+        self.quiet: dict[int, Told] = {}
         self._waiting: list[Rows] = []
         self._sent_s = 0.0
         self._stop = threading.Event()
@@ -81,6 +88,11 @@ class LiveView:
         for stream in self._by:
             for partition in range(self._bus.partitions):
                 self.next_offset[stream, partition] = store.progress(stream, partition).next_offset
+        if isinstance(self._bus, SqliteBus):  # on Kafka, asking for a state claims it; there the next tick tells
+            for partition in range(self._bus.partitions):
+                saved = self._bus.load_state(GROUP, partition)
+                if saved is not None:
+                    self.quiet[partition] = quiet_of(saved.parts)
         self._latest.start(store.latest())
         self._alerts.start(store.alerts(active=True, limit=1_000_000))
         self._thread.start()
@@ -123,7 +135,7 @@ class LiveView:
             return dict(self._events_heard)
 
     def active_alerts(self) -> list[dict[str, Any]]:
-        """Return active alerts as rows of ``Queries.alerts``, unacknowledged and highest first."""
+        """Return active alerts as rows of ``PrimaryStore.alerts``, unacknowledged and highest first."""
         with self._lock:
             return self._alerts.active()
 
@@ -179,6 +191,10 @@ class LiveView:
     def _processed(self, frame: Frame) -> None:
         manifest, readings, events = (frame.get(name) for name in ("manifest", "readings", "events"))
         now = self._service.clock.now_us()
+        for route, at in frame.header.get("hearing", {}).items():  # absent in frames of older programs
+            self.heard_us[route] = max(at, self.heard_us.get(route, at))
+        if "quiet" in frame.header:
+            self.quiet[frame.header["origin"][0]] = frame.header["quiet"]
         with self._lock:
             if manifest is not None:
                 first = ~manifest.column("redrive_of").is_valid().to_numpy(zero_copy_only=False)

@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 import qingtu
 from qingtu.errors import StartError
-from web.api import alerts, catalogue, quarantine, readings, stream
+from web.api import alerts, catalogue, figures, quarantine, readings, stream
 from web.api import service as service_api
 from web.context import Context
 from web.guard import Guard, handle_errors, is_loopback
@@ -34,7 +34,7 @@ STATIC: Final = Path(__file__).parent / "static"
 _STOP_S: Final = 1
 _STUCK_MS: Final = 30_000
 _START_S: Final = 15.0
-_ROUTERS: Final = (catalogue, readings, alerts, quarantine, service_api, stream)
+_ROUTERS: Final = (catalogue, readings, figures, alerts, quarantine, service_api, stream)
 # Machines differ in what they know of these, and a module served as anything else is refused by the browser.
 _TYPES: Final = {
     ".mjs": "text/javascript",
@@ -101,13 +101,15 @@ class WebServer:
 
     Args:
         service: whose data are shown; must be closed after :meth:`stop`.
+        listening: a socket of :func:`listen`, which is then the server's to close; None: :meth:`start` makes one.
 
     Attributes:
         app: the application, once started.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, listening: socket.socket | None = None) -> None:
         self._service = service
+        self._listening = listening
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self.app: FastAPI | None = None
@@ -119,7 +121,8 @@ class WebServer:
             StartError: the port is taken, or the address is not one of this machine.
         """
         host, port = self._service.settings.web.host, self._service.settings.web.port
-        listening = _listen(host, port)
+        listening = self._listening or listen(host, port)
+        self._listening = listening
         bound = int(listening.getsockname()[1])
         service_api.export_folder(self._service.settings.data)
         self.app = create_app(self._service)
@@ -158,6 +161,8 @@ class WebServer:
     def stop(self) -> None:
         """End open streams and stop listening; takes at most about two seconds."""
         if self._server is None or self._thread is None:
+            if self._listening is not None:
+                self._listening.close()
             return
         if self.app is not None:
             # uvicorn waits for open answers, and streams have no end of their own.
@@ -177,7 +182,12 @@ def url_of(host: str, port: int, token: str | None = None) -> str:
     return f"http://{shown}:{port}/" + (f"#token={token}" if token else "")
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        StartError: the port is taken, or the address is not one of this machine.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.create_server((host, port), family=family, backlog=256)

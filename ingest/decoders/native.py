@@ -1,4 +1,4 @@
-"""Native JSON: ``{"time": …, "readings": {name: number | {"value": …, "unit": …}}, "seq": …}`` or an array of such.
+"""Native JSON: ``{"time": …, "readings": {name: number | {"value": …}}, "seq": …}``, or an array of it.
 
 docs/formats/native.md has the whole definition; :mod:`ingest.decoders.native_model` its JSON Schema. The usual
 message (numbers by name) takes a path without per-reading work; everything else is read one by one with the
@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import orjson
 
 from qingtu.contracts import NO_TIME, Decoded
+from qingtu.marks import mark_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -229,15 +231,17 @@ def _event(columns: _Columns, event: Any, at: int, *, local: bool) -> tuple[str,
 
 
 def _finish(columns: _Columns) -> Decoded:
-    items = np.array(columns.items, np.int64).reshape(-1, 4)
+    # Of a list of tuples np.array looks for shape and kind first, which takes twice as long.
+    items = np.fromiter(chain.from_iterable(columns.items), np.int64, 4 * len(columns.items)).reshape(-1, 4)
     counts = items[:, 1]
     row = np.repeat(items[:, 0].astype(np.int32), counts)
     units = np.zeros(len(columns.value), np.int32)
     keep: np.ndarray[Any, Any] | None = None
+    marks: np.ndarray[Any, Any] | None = None
     if _PLAIN.issuperset(map(type, columns.value)):
         value = np.array(columns.value, np.float64)  # orjson and _whole keep integers within 64 bits
     else:
-        value, keep = _one_by_one(columns, row, units)
+        value, keep, marks = _one_by_one(columns, row, units)
     if not np.isfinite(value).all():
         keep = _refuse_infinite(columns, row, value, keep)
     out = Decoded(
@@ -252,26 +256,39 @@ def _finish(columns: _Columns) -> Decoded:
         own_identity=np.array(columns.own, np.bool_),
         events=columns.events,
         refused=columns.refused,
+        mark=marks,
     )
     if keep is not None:
         for attribute in ("row", "name", "unit", "value", "time_us", "local"):
             setattr(out, attribute, getattr(out, attribute)[keep])
+        out.mark = None if marks is None else marks[keep]
     return out
 
 
-def _one_by_one(columns: _Columns, rows: Any, units: Any) -> tuple[Any, Any]:
+def _one_by_one(columns: _Columns, rows: Any, units: Any) -> tuple[Any, Any, Any]:
+    """Return values, which are not refused, and marks (None when there is none)."""
     value = np.empty(len(columns.value), np.float64)
     keep = np.ones(len(columns.value), np.bool_)
     by_code = list(columns.codes)
+    marks = None
     for i, given in enumerate(columns.value):
         try:
             value[i], unit = _value(given)
+            if type(given) is dict and given.get("mark") is not None:
+                marks = np.zeros(len(keep), np.uint8) if marks is None else marks
+                marks[i] = _mark(given["mark"])
             units[i] = columns.unit_codes.setdefault(unit, len(columns.unit_codes))
         except _Refusal as refusal:
             keep[i], value[i] = False, np.nan
             detail = f"{by_code[columns.name[i]][:80]}: {refusal.detail}"
             columns.refused.append((int(rows[i]), refusal.reason, detail, 1))
-    return value, keep
+    return value, keep, marks
+
+
+def _mark(given: Any) -> int:
+    if type(given) is not str:
+        raise _Refusal("bad_value", f"a mark is a word such as 'maintenance', got {type(given).__name__}")
+    return mark_number(given)
 
 
 def _refuse_infinite(columns: _Columns, rows: Any, value: Any, keep: Any) -> Any:

@@ -26,6 +26,8 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 NumberText = Annotated[str, Field(pattern=_NUMBER, description="a number as text")]
 Plain = Annotated[Number | NumberText | bool | None, Field(description="null: the device has no value")]
 
+Mark = Annotated[str | None, Field(description="what the device says of the reading: docs/quality.md, instrument")]
+
 
 class _Open(BaseModel):
     """Other keys are left alone: devices write their firmware, signal strength and more."""
@@ -38,6 +40,7 @@ class NumberWithUnit(_Open):
 
     value: Number | NumberText | None
     unit: Annotated[str, Field(max_length=40)] | None = None
+    mark: Mark = None
 
 
 class State(_Open):
@@ -45,6 +48,7 @@ class State(_Open):
 
     value: bool
     unit: Annotated[str, Field(pattern=r"^\s*1?\s*$")] | None = None
+    mark: Mark = None
 
 
 class Event(_Open):

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from processors.quality import gross_range, missing, plausible_range, rate_of_change, spike
+from processors.quality import (
+    attenuated_signal,
+    climatology,
+    flat_line,
+    gap,
+    gross_range,
+    instrument,
+    missing,
+    plausible_range,
+    rate_of_change,
+    spike,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,5 +30,10 @@ CHECKS: Final[Mapping[str, Check]] = {
         rate_of_change.RateOfChange(),
         missing.Missing(),
         spike.Spike(),
+        flat_line.FlatLine(),
+        gap.Gap(),
+        climatology.Climatology(),
+        attenuated_signal.AttenuatedSignal(),
+        instrument.Instrument(),
     )
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,16 +25,16 @@ class GrossRange:
 
     key = "gross_range"
     bit = 0
-    memory = None
 
     def prepare(self, series: Sequence[Series]) -> NDArray[np.float64]:
         """Return (4, series): fail_min, fail_max, suspect_min, suspect_max; infinite where not limited."""
         rows = [(s.limits.fail_min, s.limits.fail_max, s.limits.suspect_min, s.limits.suspect_max) for s in series]
         return np.ascontiguousarray(np.array(rows, np.float64).reshape(-1, 4).T)
 
-    def __call__(
-        self, data: CheckInput, limits: NDArray[np.float64], memory: NDArray[Any] | None
-    ) -> tuple[NDArray[np.uint8], None]:
+    def memory(self, limits: NDArray[np.float64]) -> None:
+        """It has none."""
+
+    def __call__(self, data: CheckInput, limits: NDArray[np.float64], memory: None) -> tuple[NDArray[np.uint8], None]:
         """Check; see :class:`qingtu.contracts.Check`."""
         del memory
         value, low, high, suspect_low, suspect_high = data.value, *(limits[i][data.series] for i in range(4))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,12 +22,16 @@ class Missing:
 
     key = "missing"
     bit = 3
-    memory = None
 
-    def prepare(self, series: Sequence[Series]) -> None:
+    def prepare(self, series: Sequence[Series]) -> bool:
         """Nothing to prepare: sentinels were taken out before conversion."""
+        del series
+        return True
 
-    def __call__(self, data: CheckInput, limits: None, memory: NDArray[Any] | None) -> tuple[NDArray[np.uint8], None]:
+    def memory(self, limits: bool) -> None:
+        """It has none."""
+
+    def __call__(self, data: CheckInput, limits: bool, memory: None) -> tuple[NDArray[np.uint8], None]:
         """Check; see :class:`qingtu.contracts.Check`."""
         del limits, memory
         return np.where(np.isnan(data.value), np.uint8(Flag.MISSING), np.uint8(Flag.PASS)), None

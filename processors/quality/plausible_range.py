@@ -5,7 +5,7 @@ The dictionary's ranges are engineering values, unconfirmed, so this only makes 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,7 +26,6 @@ class PlausibleRange:
 
     key = "plausible_range"
     bit = 1
-    memory = None
 
     def prepare(self, series: Sequence[Series]) -> NDArray[np.float64]:
         """Return (2, series): smallest and largest plausible value in the canonical unit."""
@@ -34,9 +33,10 @@ class PlausibleRange:
         rows = [dictionary[s.property].plausible for s in series]
         return np.ascontiguousarray(np.array(rows, np.float64).reshape(-1, 2).T)
 
-    def __call__(
-        self, data: CheckInput, limits: NDArray[np.float64], memory: NDArray[Any] | None
-    ) -> tuple[NDArray[np.uint8], None]:
+    def memory(self, limits: NDArray[np.float64]) -> None:
+        """It has none."""
+
+    def __call__(self, data: CheckInput, limits: NDArray[np.float64], memory: None) -> tuple[NDArray[np.uint8], None]:
         """Check; see :class:`qingtu.contracts.Check`."""
         del memory
         low, high = limits[0][data.series], limits[1][data.series]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from processors.quality.memory import Rows
 from qingtu.clock import HOUR
 from qingtu.records import Flag
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from qingtu.catalogue import Series
     from qingtu.contracts import CheckInput
 
-_MEMORY: Final = np.dtype([("time", "<i8"), ("value", "<f8")])
+_EMPTY: Final = np.array([(0, np.nan)], np.dtype([("time", "<i8"), ("value", "<f8")]))
 
 
 class RateOfChange:
@@ -30,23 +31,25 @@ class RateOfChange:
 
     key = "rate_of_change"
     bit = 2
-    memory = np.array([(0, np.nan)], _MEMORY)
 
-    def prepare(self, series: Sequence[Series]) -> NDArray[np.float64]:
+    def prepare(self, series: Sequence[Series]) -> NDArray[np.float64] | None:
         """Return (2, series): suspect and fail rate in canonical unit per hour; infinite where there is none."""
         rows = [(s.limits.rate_suspect_per_h, s.limits.rate_fail_per_h) for s in series]
-        return np.ascontiguousarray(np.array(rows, np.float64).reshape(-1, 2).T)
+        limits = np.ascontiguousarray(np.array(rows, np.float64).reshape(-1, 2).T)
+        return limits if np.isfinite(limits).any() else None
 
-    def __call__(
-        self, data: CheckInput, limits: NDArray[np.float64], memory: NDArray[Any] | None
-    ) -> tuple[NDArray[np.uint8], None]:
+    def memory(self, limits: NDArray[np.float64]) -> Rows:
+        """Return room for the last fresh reading of each series."""
+        return Rows(_EMPTY, limits.shape[1])
+
+    def __call__(self, data: CheckInput, limits: NDArray[np.float64], memory: Rows) -> tuple[NDArray[np.uint8], None]:
         """Check; see :class:`qingtu.contracts.Check`."""
-        assert memory is not None
+        rows = memory.rows
         flags = np.full(len(data.value), Flag.NOT_EVALUATED, np.uint8)
         series, time, value = data.series[data.chain], data.time_us[data.chain], data.value[data.chain]
         known = data.before < 0
-        before_value = np.where(known, memory["value"][series], data.value[data.before])
-        before_time = np.where(known, memory["time"][series], data.time_us[data.before])
+        before_value = np.where(known, rows["value"][series], data.value[data.before])
+        before_time = np.where(known, rows["time"][series], data.time_us[data.before])
         # Fresh readings are newer than all before: dt is positive. Products, not quotients: a change of exactly the
         # limit must not exceed it by a rounding.
         change, elapsed = np.abs(value - before_value) * HOUR, (time - before_time).astype(np.float64)
@@ -58,6 +61,6 @@ class RateOfChange:
         flags[data.chain] = own
         flags[np.isnan(data.value)] = Flag.MISSING
         last = data.last
-        memory["time"][series[last]] = time[last]
-        memory["value"][series[last]] = value[last]
+        rows["time"][series[last]] = time[last]
+        rows["value"][series[last]] = value[last]
         return flags, None

@@ -9,19 +9,19 @@ import numpy as np
 
 from processors.plan import Plan, carry
 from processors.quality import CHECKS
+from processors.quality.flags import FLAG, RANK
+from processors.relations.run import MessageChecks
 from qingtu.contracts import CheckInput
 from qingtu.grouped import NEVER, advance, follows, last_of_each
-from qingtu.records import Flag
+from qingtu.records import OVERRIDDEN, Flag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-# Rank of each flag when combining; qartod.yaml, flags.aggregate: a pass hides what was not evaluated.
-_RANK: Final = np.zeros(10, np.uint8)
-_RANK[[Flag.MISSING, Flag.NOT_EVALUATED, Flag.PASS, Flag.SUSPECT, Flag.FAIL]] = [0, 1, 2, 3, 4]
-_FLAG: Final = np.array([Flag.MISSING, Flag.NOT_EVALUATED, Flag.PASS, Flag.SUSPECT, Flag.FAIL], np.uint8)
+    from qingtu.contracts import Memory
+
 _LAST: Final = np.array(
     [(0, np.nan, Flag.NOT_EVALUATED, 0)],
     np.dtype([("time", "<i8"), ("value", "<f8"), ("flag", "u1"), ("tests", "<u4")]),
@@ -58,36 +58,43 @@ class Quality:
         n = len(plan.catalogue.series)
         self.newest = np.full(n, NEVER, np.int64)
         self._last = np.repeat(_LAST, n)
-        self._memory = {
-            key: None if check.memory is None else np.repeat(check.memory, n) for key, check in CHECKS.items()
-        }
 
     def _use(self, plan: Plan) -> None:
         self._plan = plan
-        self._limits = {key: check.prepare(plan.catalogue.series) for key, check in CHECKS.items()}
+        limits = {key: check.prepare(plan.catalogue.series) for key, check in CHECKS.items()}
+        # A check that nothing in the catalogue asks for costs nothing.
+        self._together = MessageChecks(plan.catalogue)
+        self._limits = {key: mine for key, mine in limits.items() if mine is not None}
+        self._memory: dict[str, Memory | None] = {key: CHECKS[key].memory(mine) for key, mine in self._limits.items()}
 
     def adopt(self, plan: Plan, source: NDArray[np.int64]) -> None:
         """Go on with another catalogue; ``source`` is each new series' old number or -1."""
         n = len(plan.catalogue.series)
         self.newest = carry(self.newest, source, np.full(n, NEVER, np.int64))
         self._last = carry(self._last, source, np.repeat(_LAST, n))
-        for key, check in CHECKS.items():
-            memory = self._memory[key]
-            if memory is not None and check.memory is not None:
-                self._memory[key] = carry(memory, source, np.repeat(check.memory, n))
+        before = self._memory
         self._use(plan)
+        for key, memory in self._memory.items():
+            if memory is not None and (old := before.get(key)) is not None:
+                memory.take(old, source)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all memory as named arrays."""
-        memory = {f"check/{key}": m for key, m in self._memory.items() if m is not None}
-        return {"newest": self.newest, "last": self._last, **memory}
+        out = {"newest": self.newest, "last": self._last}
+        for key, memory in self._memory.items():
+            if memory is not None:
+                out |= {f"check/{key}{name and '/'}{name}": array for name, array in memory.state().items()}
+        return out
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take up what :meth:`state` returned, for the same plan. A check that is new starts empty."""
         self.newest, self._last = arrays["newest"], arrays["last"]
         for key, memory in self._memory.items():
-            if memory is not None and f"check/{key}" in arrays:
-                self._memory[key] = arrays[f"check/{key}"]
+            where = f"check/{key}"
+            mine = {name[len(where) :].lstrip("/"): array for name, array in arrays.items()
+                    if name == where or name.startswith(f"{where}/")}  # fmt: skip
+            if memory is not None and mine:
+                memory.restore(mine)
 
     def judge(
         self,
@@ -95,6 +102,8 @@ class Quality:
         time_us: NDArray[np.int64],
         value: NDArray[np.float64],
         known_us: NDArray[np.int64],
+        sample: NDArray[np.int64] | None = None,
+        mark: NDArray[np.uint8] | None = None,
     ) -> Judged:
         """Judge m readings, sorted by series and, within a series, by arrival.
 
@@ -103,6 +112,8 @@ class Quality:
             time_us: int64 (m,).
             value: float64 (m,), canonical unit, NaN when missing.
             known_us: int64 (m,), received at.
+            sample: int64 (m,), readings with one number are looked at together; see :meth:`samples`. None: none are.
+            mark: uint8 (m,), what the devices say of them, 0 for nothing; None: nothing of any.
         """
         fresh = self._fresh(series, time_us, known_us)
         chain = np.flatnonzero(fresh)
@@ -110,27 +121,49 @@ class Quality:
         behind = follows(chained)
         before = np.full(len(chain), -1, np.int64)
         before[behind] = chain[np.flatnonzero(behind) - 1]
-        data = CheckInput(series, time_us, value, chain, before, last_of_each(chained))
+        data = CheckInput(series, time_us, value, chain, before, last_of_each(chained), mark)
         rank = np.zeros(len(series), np.uint8)
         tests = np.zeros(len(series), np.uint32)
         late_rank = np.zeros(len(chain), np.uint8)
         late_tests = np.zeros(len(chain), np.uint32)
-        for key, check in CHECKS.items():
+        for key, limits in self._limits.items():
+            check = CHECKS[key]
             # Differences of numbers near the end of float64 are infinite, which is beyond every limit: as it should be.
             with np.errstate(over="ignore", invalid="ignore"):
-                flags, verdict = check(data, self._limits[key], self._memory[key])
-            np.maximum(rank, _RANK[flags], out=rank)
-            if (bad := flags > Flag.NOT_EVALUATED).any():
-                tests[bad] |= np.uint32(1 << check.bit)
+                flags, verdict = check(data, limits, self._memory[key])
+            if flags is not None:
+                _note(flags, check.bit, rank, tests)
             if verdict is not None and len(verdict.at):
-                late_rank[verdict.at] = np.maximum(late_rank[verdict.at], _RANK[verdict.flag])
+                late_rank[verdict.at] = np.maximum(late_rank[verdict.at], RANK[verdict.flag])
                 late_tests[verdict.at] |= np.uint32(1 << check.bit)
-        flag = _FLAG[rank]
+        if sample is not None:
+            for bit, flags in self._together.judge(series, value, sample):
+                _note(flags, bit, rank, tests)
+        flag = FLAG[rank]
         # A missing value is told by the check of that name alone.
         tests[np.isnan(value)] = np.uint32(1 << CHECKS["missing"].bit)
         again = self._again(data, flag, tests, late_rank, late_tests)
         self._remember(data, flag, tests)
         return Judged(flag, tests, ~fresh, *again)
+
+    def samples(self, message: NDArray[np.int64], time_us: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Number the samples of readings in the order of messages, shape (m,); None when no check looks at them.
+
+        A sample is what one message says in a row of one time. So what a reading is compared with does not depend on
+        where the stream was cut.
+        """
+        if not self._together:
+            return None
+        new = np.zeros(len(message), np.bool_)
+        new[1:] = (message[1:] != message[:-1]) | (time_us[1:] != time_us[:-1])
+        out: NDArray[np.int64] = np.cumsum(new)
+        return out
+
+    def override(self, series: int, time_us: int, value: float, flag: int, tests: int) -> None:
+        """Let the newest reading of a series have another flag, if it is this one: later verdicts go on from there."""
+        last = self._last[series]
+        if last["time"] == time_us and (last["value"] == value or (np.isnan(last["value"]) and np.isnan(value))):
+            self._last["flag"][series], self._last["tests"][series] = flag, tests
 
     def _fresh(
         self, series: NDArray[np.int32], time_us: NDArray[np.int64], known_us: NDArray[np.int64]
@@ -155,7 +188,9 @@ class Quality:
         memory = self._last[series]
         old_flag = np.where(known, memory["flag"], flag[before])
         old_tests = np.where(known, memory["tests"], tests[before])
-        new_flag = _FLAG[np.maximum(_RANK[old_flag], late_rank[at])]
+        new_flag = FLAG[np.maximum(RANK[old_flag], late_rank[at])]
+        # What a person said stands; the bit of the check is added to it.
+        new_flag = np.where(old_tests & np.uint32(OVERRIDDEN), old_flag, new_flag).astype(np.uint8)
         new_tests = (old_tests | late_tests[at]).astype(np.uint32)
         changed = (new_flag != old_flag) | (new_tests != old_tests)
         return (
@@ -173,3 +208,10 @@ class Quality:
         self._last["value"][series] = data.value[rows]
         self._last["flag"][series] = flag[rows]
         self._last["tests"][series] = tests[rows]
+
+
+def _note(flags: NDArray[np.uint8], bit: int, rank: NDArray[np.uint8], tests: NDArray[np.uint32]) -> None:
+    """Add what one check says to ranks and bit sets, shape (m,) each."""
+    np.maximum(rank, RANK[flags], out=rank)
+    if (bad := flags > Flag.NOT_EVALUATED).any():
+        tests[bad] |= np.uint32(1 << bit)

@@ -1,4 +1,4 @@
-"""Spike: a reading far from the mean of its neighbours (QARTOD test 6, method average).
+"""Spike: a reading that stands out from both of its neighbours (QARTOD test 6).
 
 It needs the next reading, so a reading is first passed on without this check's verdict; when the next one shows a
 spike, a revision follows.
@@ -6,10 +6,12 @@ spike, a revision follows.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from processors.quality.memory import Rows
 from qingtu.contracts import Verdict
 from qingtu.records import Flag
 
@@ -21,48 +23,91 @@ if TYPE_CHECKING:
     from qingtu.catalogue import Series
     from qingtu.contracts import CheckInput
 
-_MEMORY: Final = np.dtype([("one", "<f8"), ("two", "<f8")])
+_EMPTY: Final = np.array([(np.nan, np.nan)], np.dtype([("one", "<f8"), ("two", "<f8")]))
+
+
+@dataclass(frozen=True, slots=True)
+class SpikeLimits:
+    """Limits by series, shape (series,).
+
+    Attributes:
+        suspect, fail: float64, height in the canonical unit; infinite: none.
+        differential: bool, by which method the height is measured.
+        only: the method of all, as in ``differential``; None when both occur.
+    """
+
+    suspect: NDArray[np.float64]
+    fail: NDArray[np.float64]
+    differential: NDArray[np.bool_]
+    only: bool | None
 
 
 class Spike:
-    """For ``x[n-1]`` with ``d = |x[n-1] - (x[n-2] + x[n]) / 2|``: 4 when d exceeds fail, 3 when it exceeds suspect.
+    """For ``x[n-1]`` with height d: 4 when d exceeds fail, 3 when it exceeds suspect (strictly), else 2.
 
-    Strictly greater; without neighbours, or with a missing one, 2. Source: ioos_qc ``spike_test`` (average), whose
-    flags are equal to ours once the next reading has come. An infinite threshold is none.
+    Method average: ``d = |x[n-1] - (x[n-2] + x[n]) / 2|``. Method differential: the smaller of both steps, when one
+    goes up and the other down; otherwise there is no spike. Without neighbours, or with a missing one, 2. Source:
+    ioos_qc ``spike_test``, whose 3 and 4 are equal to ours once the next reading has come.
     """
 
     key = "spike"
     bit = 4
-    memory = np.array([(np.nan, np.nan)], _MEMORY)
 
-    def prepare(self, series: Sequence[Series]) -> NDArray[np.float64]:
-        """Return (2, series): suspect and fail threshold in the canonical unit."""
-        rows = [(s.limits.spike_suspect, s.limits.spike_fail) for s in series]
-        return np.ascontiguousarray(np.array(rows, np.float64).reshape(-1, 2).T)
+    def prepare(self, series: Sequence[Series]) -> SpikeLimits | None:
+        """Return thresholds and method by series."""
+        suspect = np.array([s.limits.spike_suspect for s in series], np.float64)
+        fail = np.array([s.limits.spike_fail for s in series], np.float64)
+        differential = np.array([s.limits.spike_differential for s in series], np.bool_)
+        limited = np.isfinite(suspect) | np.isfinite(fail)
+        if not limited.any():
+            return None
+        used = np.unique(differential[limited])
+        return SpikeLimits(suspect, fail, differential, bool(used[0]) if len(used) == 1 else None)
 
-    def __call__(
-        self, data: CheckInput, limits: NDArray[np.float64], memory: NDArray[Any] | None
-    ) -> tuple[NDArray[np.uint8], Verdict]:
-        """Check; see :class:`qingtu.contracts.Check`. ``memory`` holds the last reading and the one before it."""
-        assert memory is not None
+    def memory(self, limits: SpikeLimits) -> Rows:
+        """Return room for the last fresh reading of each series, and the one before it."""
+        return Rows(_EMPTY, len(limits.suspect))
+
+    def __call__(self, data: CheckInput, limits: SpikeLimits, memory: Rows) -> tuple[NDArray[np.uint8], Verdict]:
+        """Check; see :class:`qingtu.contracts.Check`."""
+        rows = memory.rows
         flags = np.full(len(data.value), Flag.NOT_EVALUATED, np.uint8)
         flags[np.isnan(data.value)] = Flag.MISSING
         series, value = data.series[data.chain], data.value[data.chain]
         n = len(series)
         # one: the fresh reading before, two: the one before that; from the chain, else from memory.
         first = data.before < 0
-        one = np.where(first, memory["one"][series], data.value[data.before])
+        one = np.where(first, rows["one"][series], data.value[data.before])
         after_first = np.zeros(n, np.bool_)
         after_first[1:] = first[:-1] & ~first[1:]
         two = np.empty(n)
         two[2:] = value[:-2]
-        two[first] = memory["two"][series[first]]
-        two[after_first] = memory["one"][series[after_first]]
-        far = np.abs(one - (two + value) / 2)
-        suspect, fail = limits[0][series], limits[1][series]
+        two[first] = rows["two"][series[first]]
+        two[after_first] = rows["one"][series[after_first]]
+        far = _height(limits, series, two, one, value)
+        suspect, fail = limits.suspect[series], limits.fail[series]
         hit = np.flatnonzero((far > suspect) | (far > fail))
         verdict = Verdict(hit, np.where(far[hit] > fail[hit], Flag.FAIL, Flag.SUSPECT).astype(np.uint8))
         last = data.last
-        memory["two"][series[last]] = one[last]
-        memory["one"][series[last]] = value[last]
+        rows["two"][series[last]] = one[last]
+        rows["one"][series[last]] = value[last]
         return flags, verdict
+
+
+def _height(
+    limits: SpikeLimits,
+    series: NDArray[np.int32],
+    two: NDArray[np.float64],
+    one: NDArray[np.float64],
+    value: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return the height of ``one`` between ``two`` before it and ``value`` behind it; NaN where one is missing."""
+    if limits.only is False:
+        return np.abs(one - (two + value) / 2)
+    before, after = one - two, value - one
+    step = np.minimum(np.abs(before), np.abs(after))
+    differential: NDArray[np.float64] = np.where(before * after >= 0, 0.0, step)
+    if limits.only:
+        return differential
+    average = np.abs(one - (two + value) / 2)
+    return np.where(limits.differential[series], differential, average)

@@ -2,76 +2,80 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
 from ingest.decoders import DECODERS
 from ingest.routes import RouteTable
-from qingtu.catalogue import load_catalogue
-from qingtu.commands.options import Catalogue, Data, SettingsFile, settings_of
+from qingtu.catalogue import Catalogue as Loaded
+from qingtu.catalogue_checks import content_of, network_of, problems_of
+from qingtu.catalogue_files import read_blocks
+from qingtu.catalogue_partial import has
+from qingtu.commands.options import Catalogue, Data, SettingsFile, reading_of
 from qingtu.commands.output import out
 from qingtu.errors import ConfigError, Problem
-from qingtu.settings import Settings
+from qingtu.settings_file import Reading, in_order
+from qingtu.settings_notify import NO_APPRISE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from qingtu.catalogue import Catalogue as Loaded
+    from qingtu.catalogue_files import Block, Blocks
+    from qingtu.catalogue_model import Network
+    from qingtu.settings import RouteSettings, Settings
+    from qingtu.yaml_lines import Key
 
 _FILES: Final = (
     "secret_file", "web.tokens_file", "mqtt.password_file", "mqtt.ca_file", "mqtt.cert_file", "mqtt.key_file",
 )  # fmt: skip
+_KAFKA_FILES: Final = ("kafka.password_file", "kafka.ca_file")
+_INFLUX_FILES: Final = ("influx.token_file",)
+_GRAFANA_FILES: Final = ("grafana.token_file", "grafana.influx_token_file")
 
 
-def together(settings: Settings, catalogue: Loaded) -> list[Problem]:
-    """Return what is wrong between settings and catalogue: routes, decoders, redaction."""
-    routes = {route.name: route for route in settings.routes}
+def together(reading: Reading, blocks: Blocks) -> list[Problem]:
+    """Return what is wrong between settings and catalogue: routes, decoders, redaction.
+
+    What follows from a key that is broken itself is left out.
+    """
+    routes = {route.name: (number, route) for number, route in enumerate(reading.settings.routes)}
     problems = [
-        Problem("settings", 0, f"routes.{name}.decoder", route.decoder, f"no such format (allowed: {_list(DECODERS)})")
-        for name, route in routes.items()
-        if route.decoder not in DECODERS
+        reading.at(("routes", str(number), "decoder"), route.decoder, _no_format())
+        for number, route in enumerate(reading.settings.routes)
+        if route.decoder not in DECODERS and reading.knows("routes", str(number), "decoder")
     ]
-    used = {(entry.network, entry.route): entry.device.id for entry in catalogue.devices.values()}
-    used |= {(network.id, network.route): "" for network in catalogue.networks.values()}
-    for (network, name), device in sorted(used.items()):
-        key = f"networks.{network}.route" if not device else f"networks.{network}.devices.{device}.route"
-        route = routes.get(name)
-        if route is None:
-            problems.append(
-                Problem(str(settings.catalogue), 0, key, name, f"the settings have no such route ({_list(routes)})")
-            )
-        elif catalogue.networks[network].private and route.redact is None:
-            text = "a private network needs a route that redacts: set redact in its [[routes]]"
-            problems.append(Problem("settings", 0, f"routes.{name}.redact", "", f"{text} (network {network})"))
-    return problems
+    named = all(reading.knows("routes", str(number), "name") for number, _ in routes.values())
+    networks = {block.item.id: block for block in blocks.networks if has(block.item, "id")}
+    for block, path, network, name in _used(blocks):
+        if name not in routes:
+            if named and reading.knows("routes"):
+                text = f"设置中没有此路由 / the settings have no such route ({_list(routes)})"
+                problems.append(block.problem(path, text, name))
+        elif network in networks and _open(networks[network], routes[name], reading):
+            number, _ = routes[name]
+            text = "私密网须经脱敏路由 / a private network needs a route that redacts: set redact in its [[routes]]"
+            place = networks[network].place(("private",))
+            problems.append(reading.at(("routes", str(number), "redact"), "", f"{text} (network {network}, {place})"))
+    return list(dict.fromkeys(problems))
 
 
 def checked(settings: Settings) -> Loaded:
-    """Load the catalogue and check it together with the settings.
+    """Load the catalogue and check it together with the settings that are used.
 
     Raises:
         ConfigError: with all problems.
     """
-    problems: list[Problem] = []
-    catalogue = None
-    try:
-        catalogue = load_catalogue(settings.catalogue)
-    except ConfigError as error:
-        problems.extend(error.problems)
-    try:
-        RouteTable(settings.routes)
-    except ConfigError as error:
-        problems.extend(error.problems)
-    for name in _FILES:
-        problems.extend(_absent(settings, name))
-    if catalogue is not None:
-        problems.extend(together(settings, catalogue))
-    if problems or catalogue is None:
+    reading = Reading(settings=settings, file="settings")
+    files = [*_FILES, *(_KAFKA_FILES if settings.bus.kind == "kafka" else ())]
+    files += _INFLUX_FILES if settings.store.kind == "influx" else ()
+    blocks = read_blocks(settings.catalogue)
+    if problems := _all(reading, blocks, files):
         raise ConfigError(problems)
-    return catalogue
+    return Loaded(content_of(blocks))
 
 
 def check(file: SettingsFile = None, data: Data = None, catalogue: Catalogue = None) -> None:
@@ -80,21 +84,16 @@ def check(file: SettingsFile = None, data: Data = None, catalogue: Catalogue = N
     Without network; prints every problem with file, line, key, value and what is allowed. Exit code 1 when there is
     one.
     """
-    problems: list[Problem] = []
-    settings = None
-    try:
-        settings = settings_of(file, data, catalogue)
-        found = checked(settings)
-    except ConfigError as error:
-        problems.extend(error.problems)
-    if problems:
-        # wrong settings must not hide what is wrong in the catalogue
-        if settings is None:
-            problems.extend(_catalogue_alone(catalogue))
+    reading = reading_of(file, data, catalogue)
+    # Which folder is meant is not known when the setting itself, or the file, cannot be read.
+    blocks = read_blocks(reading.settings.catalogue) if reading.knows("catalogue") else None
+    problems = _all(reading, blocks, (*_FILES, *_KAFKA_FILES, *_INFLUX_FILES, *_GRAFANA_FILES))
+    if problems or blocks is None:
         for problem in problems:
             out().print(str(problem), soft_wrap=True)
         out().print(f"{len(problems)} 个问题 / problems")
         raise typer.Exit(1)
+    found = Loaded(content_of(blocks))
     private = sum(network.private for network in found.networks.values())
     out().print(
         f"没有问题 / no problems: catalogue {found.version}, {len(found.networks)} networks ({private} private), "
@@ -104,19 +103,68 @@ def check(file: SettingsFile = None, data: Data = None, catalogue: Catalogue = N
     )
 
 
-def _catalogue_alone(folder: Path | None) -> list[Problem]:
-    try:
-        load_catalogue(folder or Settings().catalogue)
-    except ConfigError as error:
-        return list(error.problems)
-    return []
+def _all(reading: Reading, blocks: Blocks | None, files: Iterable[str]) -> list[Problem]:
+    problems = list(reading.problems)
+    if all(reading.knows("routes", str(number), "topic") for number in range(len(reading.settings.routes))):
+        try:
+            RouteTable(reading.settings.routes)
+        except ConfigError as error:
+            problems += [reading.at(_where(p.key), p.value, p.message) for p in error.problems]
+    for name in files:
+        path: Path | None = attrgetter(name)(reading.settings)
+        if path is not None and not path.is_file():
+            problems.append(reading.at(tuple(name.split(".")), str(path), "没有此文件 / no such file"))
+    problems += _channels(reading)
+    if blocks is not None:
+        problems += [*problems_of(blocks), *together(reading, blocks)]
+    return in_order(problems, reading.file)
 
 
-def _absent(settings: Settings, name: str) -> list[Problem]:
-    path: Path | None = attrgetter(name)(settings)
-    if path is None or path.is_file():
-        return []
-    return [Problem("settings", 0, name, str(path), "no such file")]
+def _channels(reading: Reading) -> Iterator[Problem]:
+    """Yield what a channel of notifications lacks on this machine."""
+    for number, channel in enumerate(reading.settings.notify.channels):
+        where = ("notify", "channels", str(number))
+        for key in ("url_file", "secret_file"):
+            path = getattr(channel, key)
+            if path is not None and reading.knows(*where, key) and not path.is_file():
+                yield reading.at((*where, key), str(path), "没有此文件 / no such file")
+        if channel.kind == "apprise" and reading.knows(*where, "kind") and find_spec("apprise") is None:
+            yield reading.at((*where, "kind"), repr(channel.kind), NO_APPRISE)
+
+
+def _used(blocks: Blocks) -> Iterator[tuple[Block[Any], tuple[Key, ...], str, str]]:
+    """Yield (block, path in it, network, route) wherever the catalogue says by which route something comes."""
+    own: dict[str, str] = {}
+    for block in blocks.networks:
+        if has(block.item, "id", "route"):
+            own[block.item.id] = block.item.route
+            yield block, ("route",), block.item.id, block.item.route
+    for station in blocks.stations:
+        for position, device in enumerate(station.item.devices):
+            network = network_of(station.item, device)
+            if network is not None and has(device, "route") and device.route is not None:
+                yield station, ("devices", position, "route"), network, device.route
+
+
+def _open(network: Block[Network], found: tuple[int, RouteSettings], reading: Reading) -> bool:
+    """Return whether a network is private and comes by a route that redacts nothing."""
+    number, route = found
+    private = has(network.item, "private") and network.item.private
+    return private and route.redact is None and reading.knows("routes", str(number), "redact")
+
+
+def _where(key: str) -> tuple[str, ...]:
+    """Return the path of a setting of a route, which :class:`RouteTable` counts from 1.
+
+    >>> _where("routes.1.topic")
+    ('routes', '0', 'topic')
+    """
+    section, number, name = key.split(".")
+    return section, str(int(number) - 1), name
+
+
+def _no_format() -> str:
+    return f"没有此格式 / no such format (allowed: {_list(DECODERS)})"
 
 
 def _list(names: Iterable[str]) -> str:

@@ -22,6 +22,7 @@ def export(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="FILE.parquet or FILE.csv / 目标文件")],
     since: Annotated[str | None, typer.Option("--from", help="First time, inclusive / 起始时间")] = None,
     until: Annotated[str | None, typer.Option("--to", help="Last time, exclusive / 结束时间")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there / 覆盖已有文件")] = False,
     file: SettingsFile = None,
     data: Data = None,
 ) -> None:
@@ -29,6 +30,8 @@ def export(
     fmt = FORMATS.get(target.suffix.lower())
     if fmt is None:
         raise typer.BadParameter(f"{target} must end in {' or '.join(FORMATS)} / 文件名须以此结尾")
+    if target.exists() and not force:
+        raise typer.BadParameter(f"{target} is there already; --force replaces it / 已存在, 加 --force 覆盖")
     span = {"from_ms": time_us(since) // 1000 if since else 0, "to_ms": time_us(until) // 1000 if until else _END_MS}
     with reach(settings_of(file, data)) as client:
         size = client.download("/api/export", target, format=fmt, **span)

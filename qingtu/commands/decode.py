@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,8 @@ import typer
 from ingest.decoders import DECODERS
 from ingest.privacy import REDACTORS, Unparsable
 from ingest.raw import RawBuilder, Source
-from processors.alerts import RULES
+from processors.alerts import rule_kinds
+from processors.alerts.quiet import Quiet
 from processors.messages import Messages
 from processors.output import Output
 from processors.passes import Pass
@@ -32,6 +34,9 @@ from qingtu.records import decode as decode_frame
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
+    from processors.messages import Refusals
     from qingtu.catalogue import Catalogue as Loaded
     from qingtu.catalogue import DeviceEntry
     from qingtu.contracts import Decoded
@@ -51,8 +56,8 @@ def decode(
 ) -> None:
     """Show what a payload becomes / 试解报文.
 
-    One JSON object a reading or event, or one with the reason of refusal. With --device it goes through the whole pass
-    as if that device sent it now: series, canonical value and unit, flag. Exit code 1 when a part is refused.
+    One JSON object a reading or event; of what is refused, one with its reason. With --device it goes through the whole
+    pass as if that device sent it now: series, canonical value and unit, flag. Exit code 1 when a part is refused.
     """
     if fmt not in DECODERS:
         raise typer.BadParameter(f"no format {fmt!r} (allowed: {', '.join(DECODERS)}) / 没有此格式")
@@ -132,18 +137,46 @@ def located(
             return [{"refused": "unparsable_private", "stage": "gateway", "detail": "the redactor cannot read it"}]
     plan = Plan(catalogue)
     limits = {"routes": {entry.route: fmt}, **settings.process.model_dump()}
-    rules = {key: make() for key, make in RULES.items()}
+    rules = rule_kinds()
     for kind in rules.values():
         kind.adopt(plan, None, 0, 0)
     builder = RawBuilder("decode")
     source = Source("", entry.network, entry.route, entry.device.id)
     builder.append((source, payload, 1, 1, None, now_us, 0, len(payload), "", None))
     rows = decode_frame(builder.build(catalogue.version, now_us)).sections["rows"]
-    output = Output()
-    Pass(plan, Quality(plan), rules, limits).run(Messages.of(rows, 0, 1), 0, None, 0, output)
+    output = _Told()
+    _TellingPass(plan, Quality(plan), rules, Quiet(plan), limits).run(Messages.of(rows, 0, 1), 0, None, 0, output)
     sent = DECODERS[fmt]([payload], [entry.device.id]).names
     fields = {entry.fields[name].series_index: name for name in sent if name in entry.fields}
-    return [*_stored(output, catalogue, fields), *_events(output), *_refused(output)]
+    return [*_stored(output, catalogue, fields), *_events(output), *output.refused]
+
+
+@dataclass(slots=True)
+class _Told(Output):
+    """What the pass says, with every refusal on its own: quarantine joins those of a message, under the first reason.
+
+    Attributes:
+        refused: one JSON object a refused part, in the order in which the steps found them.
+    """
+
+    refused: list[dict[str, Any]] = field(default_factory=list)
+
+
+class _TellingPass(Pass):
+    """A pass that keeps every refusal on its own."""
+
+    @staticmethod
+    def _report(
+        messages: Messages, outcome: NDArray[np.uint8], decoded_count: NDArray[np.int64], refusals: Refusals,
+        output: Output,
+    ) -> None:  # fmt: skip
+        super(_TellingPass, _TellingPass)._report(messages, outcome, decoded_count, refusals, output)
+        assert isinstance(output, _Told)
+        output.refused += [
+            {"refused": reason, "stage": stage, "detail": detail}
+            for _, notes in sorted(refusals.notes.items())
+            for stage, reason, detail in notes
+        ]
 
 
 def _stored(output: Output, catalogue: Loaded, fields: Mapping[int, str]) -> list[dict[str, Any]]:
@@ -174,10 +207,6 @@ def _events(output: Output) -> list[dict[str, Any]]:
         {"event": kind, "station": station, "level": level, "time": iso(time), "attributes": attributes}
         for station, kind, level, time, attributes, _, _ in output.events
     ]
-
-
-def _refused(output: Output) -> list[dict[str, Any]]:
-    return [{"refused": reason, "stage": stage, "detail": detail} for _, stage, reason, detail, _ in output.rejected]
 
 
 def _claimed(time_us: int, *, local: bool) -> str | None:

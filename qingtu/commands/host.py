@@ -9,11 +9,13 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from qingtu import heartbeat
 from qingtu.app import Options, Service
 from qingtu.client import Client, running_service
+from qingtu.clock import SystemClock
 from qingtu.commands.output import err
 from qingtu.errors import NotFound
-from web.server import WebServer, url_of
+from web.server import WebServer, listen, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,8 +44,16 @@ class Host:
 
     def __init__(self, settings: Settings, options: Options | None = None, *, start: bool = True) -> None:
         self._start = start
-        self.service = Service(settings, options)
-        self._web = WebServer(self.service)
+        # A start that is refused leaves nothing behind: where there is no folder yet, the port is asked for first. Of
+        # a folder that is in use, though, its process should be named, not the port that it has taken.
+        listening = None if settings.data.exists() else listen(settings.web.host, settings.web.port)
+        try:
+            self.service = Service(settings, options)
+        except BaseException:
+            if listening is not None:
+                listening.close()
+            raise
+        self._web = WebServer(self.service, listening)
         self._stopped = False
         self.url = self.page = ""
         self.token = next(iter(self.service.tokens), "")
@@ -54,6 +64,7 @@ class Host:
             self.page = url_of(_reachable(host), port, self.token)
             self.url = url_of(_reachable(host), port)
             if self._start:
+                heartbeat.forget(self.service.settings.data)
                 self.service.start()
         except BaseException:
             self.close()
@@ -131,7 +142,12 @@ def reach(settings: Settings, *, acts: bool = False) -> Iterator[Client]:
     if running is not None:
         yield running
         return
-    if not (settings.data / "qingtu.duckdb").exists():
+    if (part := heartbeat.heard(settings.data, SystemClock().now_us())) is not None:
+        raise NotFound(
+            f"数据目录属于没有接口的进程 / {settings.data} belongs to a process with {', '.join(part['stages'])}, "
+            "which has no API: ask the one with web, with its --data"
+        )
+    if settings.store.kind == "duckdb" and not (settings.data / "qingtu.duckdb").exists():
         raise NotFound(
             f"数据目录 {settings.data} 中没有数据 / there is no data in {settings.data}: start with 'qingtu run' "
             "or 'qingtu demo', or name another folder with --data"

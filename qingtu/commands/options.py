@@ -12,9 +12,11 @@ import typer
 
 from qingtu.clock import SECOND
 from qingtu.settings import load_settings
+from qingtu.settings_file import read_settings
 
 if TYPE_CHECKING:
     from qingtu.settings import Settings
+    from qingtu.settings_file import Reading
 
 SettingsFile = Annotated[
     Path | None, typer.Option("--settings", "-c", help="Settings file (qingtu.toml if there is one) / 设置文件")
@@ -33,9 +35,18 @@ def settings_of(file: Path | None, data: Path | None, catalogue: Path | None = N
     Raises:
         ConfigError: with all problems at once.
     """
-    settings = load_settings(file)
     given = {"data": data, "catalogue": catalogue}
-    return settings.model_copy(update={key: value for key, value in given.items() if value is not None})
+    return load_settings(file).model_copy(update={key: value for key, value in given.items() if value is not None})
+
+
+def reading_of(file: Path | None, data: Path | None, catalogue: Path | None) -> Reading:
+    """Read the settings as :func:`settings_of` does, with the problems beside what is right."""
+    reading = read_settings(file)
+    given = {key: value for key, value in (("data", data), ("catalogue", catalogue)) if value is not None}
+    reading.settings = reading.settings.model_copy(update=given)
+    reading.broken -= {(key,) for key in given}
+    reading.given |= {(key,): str(value) for key, value in given.items()}
+    return reading
 
 
 def duration_s(text: str) -> float:

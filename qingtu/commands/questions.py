@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
+from qingtu import heartbeat
 from qingtu.catalogue import load_catalogue
 from qingtu.client import running_service
+from qingtu.clock import SystemClock
 from qingtu.commands.host import reach
 from qingtu.commands.options import Catalogue, Data, Json, SettingsFile, local_time, settings_of, time_us
 from qingtu.commands.output import ledger_line, ledger_table, out, print_json, print_table
-from qingtu.errors import NotFound
 
 LEVELS = ("", "蓝 blue", "黄 yellow", "橙 orange", "红 red")
 STATES = {
@@ -19,6 +20,8 @@ STATES = {
     "degraded": "降级 degraded",
     "starting": "启动中 starting",
     "not_running": "未运行 not running",
+    "silent": "无响应 silent",
+    "stopped": "已停止 stopped",
 }
 
 alerts_app = typer.Typer(help="Alerts, newest first; ack acknowledges one / 预警, ack 为确认", no_args_is_help=False)
@@ -31,11 +34,15 @@ def status(file: SettingsFile = None, data: Data = None, json: Json = False) -> 
     """
     settings = settings_of(file, data)
     running = running_service(settings.data) is not None
+    if not running and (part := heartbeat.heard(settings.data, SystemClock().now_us())) is not None:
+        _part(part, json=json)
+        return
     with reach(settings) as client:
         found = client.get("/api/status")
     if not running:
         # What the opened files say of themselves is no word about a service: nothing is being taken.
         found["state"] = "not_running"
+        found["rate_per_s"] = found["latency_p99_ms"] = None
     if json:
         print_json(found)
     else:
@@ -48,6 +55,20 @@ def status(file: SettingsFile = None, data: Data = None, json: Json = False) -> 
         sums = dict(found["ledger"])
         out().print(ledger_line({"balanced": sums.pop("balanced"), "messages": sums}), soft_wrap=True)
     if found["state"] in ("degraded", "not_running"):
+        raise typer.Exit(1)
+
+
+def _part(part: dict[str, Any], *, json: bool) -> None:
+    """Say how a process with some stages is; exit code 1 when not well."""
+    if json:
+        print_json(part)
+    else:
+        stages = ", ".join(part["stages"])
+        state = STATES.get(part["state"], part["state"])
+        out().print(f"状态 state: {state} · {stages} · {part['age_s']} s", soft_wrap=True)
+        for problem in part["problems"]:
+            out().print(f"  {problem['zh']} / {problem['en']}", soft_wrap=True)
+    if part["state"] != "ok":
         raise typer.Exit(1)
 
 
@@ -73,19 +94,6 @@ def ledger(
             print_table(("核对 audit", "重算 counted", "账面 booked", "一致 agrees"), rows)
     if not found["balanced"] or (report is not None and not report["agrees"]):
         raise typer.Exit(1)
-
-
-def reload(file: SettingsFile = None, data: Data = None) -> None:
-    """Make the running service read the catalogue again / 重新加载目录.
-
-    A catalogue with problems is refused, with all of them, and the old one stays in use.
-    """
-    client = running_service(settings_of(file, data).data)
-    if client is None:
-        raise NotFound("服务未运行 / no service runs on this data folder: the next start reads the catalogue by itself")
-    made = client.post("/api/reload", {})
-    word = "已更换 / changed" if made["changed"] else "未变 / unchanged"
-    out().print(f"目录 catalogue {made['catalogue']}: {word}")
 
 
 def stations(
@@ -151,6 +159,29 @@ def explain(
         raise typer.Exit(4)
 
 
+def override(
+    station: Annotated[str, typer.Argument(metavar="STATION", help="Station id / 站点编号")],
+    prop: Annotated[str, typer.Argument(metavar="PROPERTY", help="Observed property, such as pm25 / 观测量")],
+    time: Annotated[str, typer.Argument(help="Time of the reading, RFC 3339 or China's time / 读数时间")],
+    flag: Annotated[int, typer.Option("--flag", min=1, max=4, help="1 pass, 2 none, 3 suspect, 4 fail / 质量标记")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept with your name / 原因, 与姓名一并保存")],
+    channel: Annotated[str, typer.Option("--channel", help="Channel / 通道")] = "main",
+    file: SettingsFile = None,
+    data: Data = None,
+) -> None:
+    """Set the flag of one reading by hand, in the name of the token's person / 人工改标.
+
+    Figures that the reading counts in are made again. A later override takes its place; explain shows all of them.
+    """
+    body = {
+        "station": station, "property": prop, "channel": channel, "time_ms": time_us(time) // 1000, "flag": flag,
+        "reason": reason,
+    }  # fmt: skip
+    with reach(settings_of(file, data), acts=True) as client:
+        who = client.post("/api/override", body)["who"]
+    out().print(f"已改标 / overridden by {who}: {station}/{prop}/{channel} {time} → {flag}")
+
+
 @alerts_app.callback(invoke_without_command=True)
 def alerts(
     context: typer.Context,
@@ -170,7 +201,7 @@ def alerts(
         return
     rows = [
         (
-            a["id"], LEVELS[a["level"]], a["state"], a["station"], a["property"], a["value"], a["limit"],
+            a["id"], LEVELS[a["level"]], a["state"], _where(a), a["property"], a["value"], a["limit"],
             local_time(a["opened_ms"] * 1000), a["who"],
         )
         for a in found
@@ -189,6 +220,13 @@ def alerts(
         ),
         rows,
     )
+
+
+def _where(alert: dict[str, Any]) -> str:
+    """Return the station, or what an alert without one is about."""
+    evidence = alert["evidence"]
+    about = evidence.get("network") or evidence.get("route", "")
+    return alert["station"] or f"{about} ({len(evidence.get('stations', ()))})"
 
 
 @alerts_app.command("ack")

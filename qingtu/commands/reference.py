@@ -13,55 +13,93 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import typer
 from annotated_types import Ge, Gt, Le, MinLen
-from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from qingtu.settings import RouteSettings, Settings
+from qingtu.settings import Settings
+from qingtu.settings_lists import table_model, table_of
 from web.words import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import click
+    from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
-_EXAMPLES: Final[Mapping[str, str]] = {
+_EXAMPLES: Final[Mapping[str, str | int]] = {
     "secret_file": "/etc/qingtu/secret",
     "mqtt.host": "192.0.2.10",
     "mqtt.username": "qingtu",
     "mqtt.password_file": "/etc/qingtu/mqtt-password",
+    "mqtt.queue_messages": 1000000,
+    "mqtt.queue_bytes": 1073741824,
     "mqtt.ca_file": "/etc/qingtu/ca.pem",
     "mqtt.cert_file": "/etc/qingtu/client.pem",
     "mqtt.key_file": "/etc/qingtu/client.key",
+    "kafka.member": "city-1",
+    "kafka.username": "qingtu",
+    "kafka.password_file": "/etc/qingtu/kafka-password",
+    "kafka.ca_file": "/etc/qingtu/ca.pem",
+    "influx.token_file": "/etc/qingtu/influx-token",
+    "grafana.token_file": "/etc/qingtu/grafana-token",
+    "grafana.influx_url": "http://influxdb:8086",
+    "grafana.influx_token_file": "/etc/qingtu/influx-read-token",
     "web.tokens_file": "/etc/qingtu/tokens",
     "routes.network": "qd-community",
     "routes.redact": "native",
+    "notify.channels.secret_file": "/etc/qingtu/notify-duty-secret",
+    "notify.channels.language": "zh",
+    "notify.channels.quiet_from": "22:00",
+    "notify.channels.quiet_to": "07:00",
 }
 """Values for the sample of what is not set by default."""
+_IN_LISTS: Final[Mapping[str, str | tuple[str, ...]]] = {
+    "routes.name": "other",
+    "routes.topic": "field/{device}/{_*}",
+    "notify.channels.name": "duty",
+    "notify.channels.url_file": "/etc/qingtu/notify-duty-url",
+    "notify.routes.channels": ("duty",),
+}
+"""The same of what every table of a list must have."""
 _BETWEEN: Final = (
     "- `process.dedup_horizon_h` must exceed `mqtt.session_expiry_h`: the broker may send again what is that old.",
     "- `store.keep_days` must exceed `process.backfill_limit_d`: what is taken in would be expired at once.",
     "- Names of routes differ. Every network's `route` (stations/networks.yaml) is one of them; that of a private",
     "  network names `redact`.",
-    "- Files that are named must exist.",
+    "- `kafka.min_in_sync` is at most `kafka.replication`; `kafka.username` needs `kafka.password_file`;",
+    '  `mqtt.cert_file` and `mqtt.key_file` go together; `store.kind = "influx"` needs `influx.token_file`.',
+    "- `sinks` names `notify` exactly when there are `[[notify.channels]]`, which need `[[notify.routes]]`; names of",
+    "  channels differ, and routes name channels that exist; `quiet_from` and `quiet_to` go together and differ.",
+    "- Files that are named must exist. `qingtu check` looks at all of them, `qingtu run` at those that are used.",
+    "",
+    "One wrong key hides nothing: what does not depend on it is compared all the same, in the catalogue too.",
 )
 
 
 def sections() -> Iterator[tuple[str, type[BaseModel], str]]:
     """Yield (prefix, model, what it is for) of every section, the top level first."""
     yield "", Settings, "Everything else stands in sections."
-    for name, spec in Settings.model_fields.items():
-        model = RouteSettings if name == "routes" else spec.annotation
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            yield f"{name}.", model, inspect.getdoc(model) or ""
+    yield from _below(Settings, "")
+
+
+def _below(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel], str]]:
+    for name, spec in model.model_fields.items():
+        if (inner := table_model(spec.annotation)) is not None:
+            yield f"{prefix}{name}.", inner, inspect.getdoc(inner) or ""
+            yield from _below(inner, f"{prefix}{name}.")
 
 
 def fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
     """Yield the settings of a section that are not sections themselves."""
-    nested = {prefix.rstrip(".") for prefix, _, _ in sections()} if model is Settings else set()
     for name, spec in model.model_fields.items():
-        if name not in nested:
+        if table_model(spec.annotation) is None:
             yield name, spec
+
+
+def _listed(prefix: str) -> bool:
+    """Return whether a section is one table of a list."""
+    where = tuple(prefix.split(".")[:-1])
+    return bool(where) and table_of(where) == where
 
 
 def settings_page() -> str:
@@ -77,7 +115,8 @@ def settings_page() -> str:
         "sample with every setting. Secrets stand in files of their own, never in the settings.",
     ]
     for prefix, model, about in sections():
-        title = {"": "Top level", "routes.": "`[[routes]]`"}.get(prefix, f"`[{prefix.rstrip('.')}]`")
+        name = prefix.rstrip(".")
+        title = (f"`[[{name}]]`" if _listed(prefix) else f"`[{name}]`") if name else "Top level"
         lines += ["", f"## {title}", "", about, "", "| key | type | default | meaning |", "| --- | --- | --- | --- |"]
         lines += [
             f"| `{prefix}{name}` | {_kind(spec)} | {_default(spec)} | {_cell(spec.description or '')} |"
@@ -101,13 +140,15 @@ def sample() -> str:
             lines += ["", f"# {about}", "# The first that matches a topic wins. Naming any replaces these:"]
             lines += [f"# {line}".rstrip() for line in _routes()]
             lines += ["#", "# [[routes]]                                      # with all that a route can have"]
+        elif _listed(prefix):
+            lines += ["", f"# {about}", f"# [[{prefix.rstrip('.')}]]  # none by default"]
         elif prefix:
             lines += ["", f"# {about}", f"[{prefix.rstrip('.')}]"]
         else:
             lines.append("")
         for name, spec in fields(model):
             unset = spec.default in (None, PydanticUndefined)
-            example = {"routes.name": "other", "routes.topic": "field/{device}/{_*}"}.get(f"{prefix}{name}")
+            example = _IN_LISTS.get(f"{prefix}{name}")
             value = example or (_EXAMPLES[f"{prefix}{name}"] if unset else spec.default)
             note = ("not set: " if unset and example is None else "") + (spec.description or "")
             lines.append(f"# {name} = {_toml(value):<{max(1, 44 - len(name))}}  # {note}".rstrip())

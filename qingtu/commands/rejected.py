@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qingtu.client import ServiceError
 from qingtu.commands.host import reach
 from qingtu.commands.options import Data, Json, SettingsFile, duration_s, local_time, settings_of
 from qingtu.commands.output import out, print_json, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 rejected_app = typer.Typer(help="The quarantine: list, show, redrive / 隔离区", no_args_is_help=True)
 
@@ -24,7 +29,7 @@ def list_rejected(
     json: Json = False,
 ) -> None:
     """List what is in quarantine, newest first, with counts by reason / 列出被隔离的消息."""
-    with reach(settings_of(file, data)) as client:
+    with reach(settings_of(file, data)) as client, _known_reason():
         found = client.get("/api/quarantine", reason=reason, limit=limit)
     if json:
         print_json(found)
@@ -32,6 +37,11 @@ def list_rejected(
     print_table(
         ("原因 reason", "环节 stage", "条数 count"), [(c["reason"], c["stage"], c["count"]) for c in found["counts"]]
     )
+    if found["expired"]:
+        print_table(
+            ("已过期 expired", "环节 stage", "条数 count", "收到早于 received before"),
+            [(e["reason"], e["stage"], e["count"], local_time(e["until_ms"] * 1000)) for e in found["expired"]],
+        )
     print_table(
         ("id", "收到 received", "网 network", "设备 device", "原因 reason", "说明 detail"),
         [
@@ -73,10 +83,22 @@ def redrive(
     if bool(ids) + bool(reason) + everything != 1:
         raise typer.BadParameter("give ids, or --reason, or --all / 请给出编号, 或 --reason, 或 --all")
     sign = -1 if shift.startswith("-") else 1
-    body = {"ids": ids or None, "reason": reason, "shift_s": sign * duration_s(shift.lstrip("+-"))}
-    with reach(settings_of(file, data), acts=True) as client:
+    shift_s = sign * duration_s(shift.lstrip("+-"))
+    body = {"ids": ids or None, "reason": reason, "all": everything, "shift_s": shift_s}
+    with reach(settings_of(file, data), acts=True) as client, _known_reason():
         count = client.post("/api/quarantine/redrive", body)["count"]
     out().print(f"重投 / driven again: {count}")
+
+
+@contextmanager
+def _known_reason() -> Iterator[None]:
+    """Make the service's refusal of a reason code one of the command line: it says what is allowed."""
+    try:
+        yield
+    except ServiceError as error:
+        if error.code != "unknown_reason":
+            raise
+        raise typer.BadParameter(str(error), param_hint="--reason") from error
 
 
 def _dump(data: bytes) -> str:

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import structlog
 
 from qingtu.clock import DAY
 from qingtu.contracts import Applied, Progress
-from qingtu.errors import QingtuError, RetryLater, StartError, VersionError
+from qingtu.errors import RetryLater, StartError, VersionError
 from qingtu.grouped import NEVER
 from qingtu.records import ALERTS, FIGURES, PROCESSED, REJECTED, Frame
 from qingtu.store import books
 from qingtu.store.books import BookEntry, Changes, ManifestKeys
+from qingtu.store.fresh import fresh
 from qingtu.store.names import SeriesNames
 from qingtu.store.queries import Queries
-from qingtu.store.schema import SCHEMA_VERSION, TABLES
+from qingtu.store.rows import expire_rejected, joined, plain, put_events, put_figures, replace
+from qingtu.store.schema import MIGRATIONS, SCHEMA_VERSION, TABLES
 from qingtu.store.writer import Staged, Writer
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-_FIGURE_KEY: Final = ("what", "station", "property", "channel", "start")
 
 
 class DuckStore(Queries):
@@ -85,8 +84,10 @@ class DuckStore(Queries):
                 f"{self._path} has version {found[0]}, written by a newer program; this reads {SCHEMA_VERSION}"
             )
         self._db.execute(TABLES)
-        if found is None:
-            self._db.execute("INSERT INTO meta VALUES ('version', ?)", [str(SCHEMA_VERSION)])
+        for version in range(SCHEMA_VERSION if found is None else int(found[0]), SCHEMA_VERSION):
+            self._db.execute(MIGRATIONS[version])
+        if found is None or int(found[0]) < SCHEMA_VERSION:  # a file that is only looked at stays as it is
+            replace(self._db, "meta", ("key",), ("key", "value"), [("version", str(SCHEMA_VERSION))])
         self._db.commit()
         self._load()
 
@@ -107,6 +108,7 @@ class DuckStore(Queries):
             self._books: dict[books.Key, NDArray[np.int64]] = {
                 (network, hour): np.array(row, np.int64) for network, hour, *row in counts
             }
+            self._told = {key: _book(row) for key, row in self._books.items()}
             self._progress = {(stream, partition): Progress(*at) for stream, partition, *at in progress}
         self._loaded = True
 
@@ -116,9 +118,12 @@ class DuckStore(Queries):
             return self._progress.get((stream, partition), Progress(0, -1))
 
     def ledger(self) -> tuple[dict[books.Key, dict[str, int]], dict[int, int]]:
-        """Return outcomes by (network, hour), and by partition the raw offset up to which they count."""
+        """Return outcomes by (network, hour), and by partition the raw offset up to which they count.
+
+        A book that did not change is the same object as before, so that the caller need not look at it again.
+        """
         with self._lock:
-            counts = {key: dict(zip(books.COLUMNS, row.tolist(), strict=True)) for key, row in self._books.items()}
+            counts = self._told.copy()
             at = {partition: p.origin for (stream, partition), p in self._progress.items() if stream == PROCESSED}
             return counts, at
 
@@ -126,20 +131,13 @@ class DuckStore(Queries):
         """Apply frames and commit; see the contract."""
         if not self._loaded:
             self._reload()
-        before = self.progress(stream, partition)
-        fresh, origin = [], before.origin
-        for frame in frames:
-            if frame.origin is None:
-                raise QingtuError(f"a frame of {stream} has no origin")
-            if frame.origin[1] > origin:
-                fresh.append(frame)
-                origin = frame.origin[1]
+        new, origin = fresh(stream, frames, self.progress(stream, partition).origin)
         staged, changes = Staged(self._newest.copy()), Changes()
         progress = Progress(next_offset, origin)
         try:
             self._db.begin()
-            if fresh:
-                self._apply_by[stream](partition, fresh, staged, changes)
+            if new:
+                self._apply_by[stream](partition, new, staged, changes)
             self._save_books(changes)
             self._save_progress(stream, partition, progress)
             self._db.commit()
@@ -155,8 +153,9 @@ class DuckStore(Queries):
             self._names.saved()
             for key, amount in changes.counts.items():
                 self._books[key] = self._books.get(key, np.zeros(len(books.COLUMNS), np.int64)) + amount
+                self._told[key] = _book(self._books[key])
             self._progress[stream, partition] = progress
-        return Applied(len(fresh), staged.readings, staged.revised, staged.unchanged)
+        return Applied(len(new), staged.readings, staged.revised, staged.unchanged)
 
     def _undo(self) -> None:
         """Leave a transaction that failed. What is in memory is read again before the next one: see :meth:`_reload`."""
@@ -194,7 +193,7 @@ class DuckStore(Queries):
             )
         for frame in frames:
             if (events := frame.get("events")) is not None:
-                self._insert_events(_plain(events))
+                put_events(self._db, plain(events))
 
     def _book_moves(self, partition: int, frame: Frame, keys: ManifestKeys, staged: Staged, changes: Changes) -> None:
         wanted = sorted(set(keys.redriven.values()))
@@ -212,7 +211,7 @@ class DuckStore(Queries):
 
     def _alerts(self, partition: int, frames: Sequence[Frame], staged: Staged, changes: Changes) -> None:
         del partition, staged, changes
-        rows = _joined([frame.sections["alerts"] for frame in frames])
+        rows = joined([frame.sections["alerts"] for frame in frames])
         seq = pa.array(np.arange(self._alert_seq, self._alert_seq + rows.num_rows))
         self._insert("alerts", rows.add_column(0, "seq", seq))
         self._alert_seq += rows.num_rows
@@ -223,33 +222,12 @@ class DuckStore(Queries):
         # Two columns are called refused: what was refused in readings, and the gateway's reason.
         names = list(batches[0].schema.names)
         names[len(names) - 1 - names[::-1].index("refused")] = "refused_by_gateway"
-        rows = _joined([pa.RecordBatch.from_arrays(batch.columns, names=names) for batch in batches])
+        rows = joined([pa.RecordBatch.from_arrays(batch.columns, names=names) for batch in batches])
         self._insert("rejected", rows.add_column(0, "partition", pa.array(np.full(rows.num_rows, partition, np.int32))))
 
     def _figures(self, partition: int, frames: Sequence[Frame], staged: Staged, changes: Changes) -> None:
         del partition, staged, changes
-        key = " AND ".join(f"f.{column} = n.{column}" for column in _FIGURE_KEY)
-        same = "f.value IS NOT DISTINCT FROM n.value AND f.count = n.count AND f.valid = n.valid"
-        made_at = [
-            batch.filter(pc.equal(batch.column("revision"), tick))
-            for batch in (frame.sections["figures"] for frame in frames)
-            # A frame may hold a window again: what each tick made replaces what the one before had made.
-            for tick in np.unique(np.asarray(batch.column("revision"))).tolist()
-        ]
-        for batch in made_at:
-            made = _plain(batch)
-            place = made.schema.get_field_index("value")
-            value = made.column("value").to_numpy()
-            self._db.register("made", made.set_column(place, "value", pa.array(value, mask=np.isnan(value))))
-            self._db.execute(
-                f"INSERT INTO figure_corrections SELECT f.what, f.station, f.property, f.channel, f.start, f.value, "  # noqa: S608
-                f"f.count, f.valid, f.inputs, f.revision, f.known_at, n.value, n.count, n.valid, n.inputs, "
-                f"n.revision, n.known_at FROM made n JOIN figures f ON {key} WHERE NOT ({same})"
-            )
-            # What is the same keeps its first revision: it was known since then.
-            self._db.execute(f"DELETE FROM figures f USING made n WHERE {key} AND NOT ({same})")  # noqa: S608
-            self._db.execute(f"INSERT INTO figures SELECT * FROM made n WHERE NOT EXISTS (FROM figures f WHERE {key})")  # noqa: S608
-            self._db.unregister("made")
+        put_figures(self._db, [frame.sections["figures"] for frame in frames])
 
     # --------------------------------------------------------------------------------------------------- helpers
 
@@ -258,44 +236,24 @@ class DuckStore(Queries):
         self._db.execute(f"INSERT INTO {table} SELECT * FROM inserting")  # noqa: S608 - our own table names
         self._db.unregister("inserting")
 
-    def _insert_events(self, rows: pa.Table) -> None:
-        """Add events that are not there yet: a message that is driven again brings its events again."""
-        self._db.register("happened", rows)
-        # Within the frame as against the table, so that the cut into frames makes no difference.
-        self._db.execute(
-            "INSERT INTO events SELECT * FROM happened n WHERE NOT EXISTS (FROM events e WHERE e.time = n.time "
-            "AND e.station = n.station AND e.kind = n.kind AND e.attributes = n.attributes "
-            "AND e.time >= (SELECT min(time) FROM happened)) "
-            "QUALIFY row_number() OVER (PARTITION BY station, kind, time, attributes ORDER BY revision) = 1"
-        )
-        self._db.unregister("happened")
-
     def _save_books(self, changes: Changes) -> None:
         if changes.counts:
             rows = []
             for (network, hour), amount in changes.counts.items():
                 before = self._books.get((network, hour), np.zeros(len(books.COLUMNS), np.int64))
                 rows.append((network, hour, *(before + amount).tolist()))
-            self._replace("ledger", ("network", "hour"), ("network", "hour", *books.COLUMNS), rows)
+            replace(self._db, "ledger", ("network", "hour"), ("network", "hour", *books.COLUMNS), rows)
         if changes.quarantined:
             entries = [
                 (p, at, e.network, e.hour, e.decoded, e.refused, e.outcome, e.moved_by)
                 for (p, at), e in changes.quarantined.items()
             ]
             columns = ("partition", "position", "network", "hour", "decoded", "refused", "outcome", "moved_by")
-            self._replace("quarantine_book", ("partition", "position"), columns, entries)
+            replace(self._db, "quarantine_book", ("partition", "position"), columns, entries)
 
     def _save_progress(self, stream: str, partition: int, progress: Progress) -> None:
         self._db.execute("DELETE FROM progress WHERE stream = ? AND partition = ?", [stream, partition])
         self._db.execute("INSERT INTO progress VALUES (?, ?, ?, ?)", [stream, partition, *progress])
-
-    def _replace(self, table: str, key: Sequence[str], columns: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
-        data = pa.table(dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True)))
-        self._db.register("replacing", data)
-        where = " AND ".join(f"t.{column} = n.{column}" for column in key)
-        self._db.execute(f"DELETE FROM {table} t USING replacing n WHERE {where}")  # noqa: S608 - our own names
-        self._db.execute(f"INSERT INTO {table} SELECT * FROM replacing")  # noqa: S608
-        self._db.unregister("replacing")
 
     @contextmanager
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -313,10 +271,17 @@ class DuckStore(Queries):
         finally:
             cursor.close()
 
-    def expire(self, before_us: int) -> int:
-        """Delete readings, events and corrections older than ``before_us``, by whole days; return how many readings.
+    def expire(self, before_us: int, rejected_before_us: int | None = None) -> int:
+        """Delete what is old, by whole days; return how many readings.
 
-        How many were deleted since the beginning is kept for the audit. For the writing thread, as :meth:`apply`.
+        The books stay as they are: what was stored, or went into quarantine, did so. What was deleted since the
+        beginning is kept for the audit; of messages, how many of which network, day and reason. For the writing
+        thread, as :meth:`apply`.
+
+        Args:
+            before_us: readings, events and corrections of phenomena before this time.
+            rejected_before_us: messages of the quarantine, and rejected commands, received before this time; None:
+                all are kept.
 
         Raises:
             RetryLater: the store refuses; nothing was deleted.
@@ -326,12 +291,14 @@ class DuckStore(Queries):
         at = np.datetime64(before_us // DAY * DAY, "us").item()
         try:
             self._db.begin()
+            if rejected_before_us is not None:
+                expire_rejected(self._db, rejected_before_us // DAY)
             row = self._db.execute("DELETE FROM readings WHERE time < ?", [at]).fetchone()
             deleted = int(row[0]) if row else 0
             self._db.execute("DELETE FROM corrections WHERE time < ?", [at])
             self._db.execute("DELETE FROM events WHERE time < ?", [at])
             if deleted:
-                self._replace("meta", ("key",), ("key", "value"), [("expired", str(self.expired() + deleted))])
+                replace(self._db, "meta", ("key",), ("key", "value"), [("expired", str(self.expired() + deleted))])
             self._db.commit()
         except duckdb.Error as error:
             self._undo()
@@ -370,20 +337,8 @@ class DuckStore(Queries):
         self._db.close()
 
 
-def _plain(batch: pa.RecordBatch) -> pa.Table:
-    """Turn zoned times into UTC timestamps without a zone, and name columns into text."""
-    table = pa.Table.from_batches([batch])
-    for i, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):
-            table = table.set_column(i, field.name, table.column(i).cast(pa.string()))
-        elif pa.types.is_timestamp(field.type):
-            table = table.set_column(i, field.name, table.column(i).cast(pa.int64()).cast(pa.timestamp("us")))
-    return table
-
-
-def _joined(batches: Sequence[pa.RecordBatch]) -> pa.Table:
-    """Put batches of one schema behind each other, as :func:`_plain` writes them."""
-    return pa.concat_tables([_plain(batch) for batch in batches])
+def _book(row: NDArray[np.int64]) -> dict[str, int]:
+    return dict(zip(books.COLUMNS, row.tolist(), strict=True))
 
 
 def _first_line(error: duckdb.Error) -> str:

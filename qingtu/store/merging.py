@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from qingtu.records import Cause
+from qingtu.records import is_verdict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,7 +99,7 @@ def _wins(versions: Versions, before: NDArray[np.int64], after: NDArray[np.int64
     old, new = versions.take(before), versions.take(after)  # NONE takes any: it is masked by ``held``
     same_value = (old.value == new.value) | (np.isnan(old.value) & np.isnan(new.value))
     same = same_value & (old.flag == new.flag) & (old.tests == new.tests)
-    decided = new.cause == Cause.QUALITY_DECIDED
+    decided = is_verdict(new.cause)
     # A verdict about a reading that is gone (expired) does not bring it back. It may have the revision of its value.
     verdict = held & same_value & (old.revision <= new.revision)
     reading = ~held | (old.revision < new.revision)
@@ -118,7 +118,7 @@ def _one_by_one(which: NDArray[np.int64], key: NDArray[np.int64], versions: Vers
     columns = zip(values, some.flag.tolist(), some.tests.tolist(), strict=True)
     content = dict(zip(used.tolist(), columns, strict=True))
     revision = dict(zip(used.tolist(), some.revision.tolist(), strict=True))
-    decided = (versions.cause[which + offset] == Cause.QUALITY_DECIDED).tolist()
+    decided = is_verdict(versions.cause[which + offset]).tolist()
     for row, k, verdict in zip(which.tolist(), key[which].tolist(), decided, strict=True):
         old, new = now[k], row + offset
         if old == NONE:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
+from qingtu.contracts import FigureQuery
 from qingtu.records import RAW_ROWS
 
 if TYPE_CHECKING:
@@ -92,28 +93,66 @@ class Queries:
         return found[0]
 
     def figures(
-        self, station: str, prop: str, start_us: int, end_us: int, *, channel: str = "main", what: str | None = None
-    ) -> list[dict[str, Any]]:
-        """Return the figures of a series whose period starts in the range, oldest first."""
-        with self.cursor() as db:
-            return rows_of(
-                db,
-                "SELECT what, epoch_us(start) AS start, value, count, expected, valid, reason, inputs, revision, "
-                "epoch_us(known_at) AS known_at FROM figures WHERE station = ? AND property = ? AND channel = ? "
-                "AND start >= ? AND start < ? AND (? IS NULL OR what = ?) ORDER BY start, what",
-                [station, prop, channel, _stamp(start_us), _stamp(end_us), what, what],
-            )
+        self, station: str, prop: str, start_us: int, end_us: int, *, channel: str = "main", what: str | None = None,
+        known_by_us: int | None = None,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """Return the figures of a series whose period starts in the range, oldest first.
 
-    def figure_corrections(self, since_us: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
-        """Return which published figures changed, from what to what, newest first."""
+        Args:
+            station: of the series.
+            prop: property of the series.
+            channel: of the series.
+            start_us: first start, inclusive.
+            end_us: last start, exclusive.
+            what: only this statistic.
+            known_by_us: as they were published at this time; None: as they are now.
+        """
+        query = FigureQuery([(station, prop, channel)], start_us, end_us, what=what, known_by_us=known_by_us)
+        rows: list[dict[str, Any]] = self.figures_of(query).drop(["series"]).to_pylist()
+        return rows
+
+    def figures_of(self, query: FigureQuery) -> pa.Table:
+        """Return figures in order of series, start and what; see :meth:`qingtu.contracts.Store.figures_of`."""
+        keys = list(zip(*query.series, strict=True)) or [(), (), ()]
+        names = {name: pa.array(keys[i], pa.string()) for i, name in enumerate(("station", "property", "channel"))}
+        place = pa.array(np.arange(len(query.series), dtype=np.int32))
+        source, args = _figures_as_of(query)
+        with self.cursor() as db:
+            db.register("wanted", pa.table({"place": place, **names}))
+            return db.sql(
+                "SELECT place AS series, what, epoch_us(start) AS start, value, count, expected, valid, reason, "  # noqa: S608
+                f"inputs, revision, epoch_us(known_at) AS known_at FROM ({source}) f JOIN wanted w ON "
+                "f.station = w.station AND f.property = w.property AND f.channel = w.channel "
+                "ORDER BY place, start, what",
+                params=args,
+            ).to_arrow_table()
+
+    def figure_corrections(
+        self, since_us: int = 0, limit: int = 1000, *, station: str | None = None, prop: str | None = None,
+        what: str | None = None,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """Return which published figures changed, from what to what, newest first.
+
+        Args:
+            since_us: only those that became known at this time or later.
+            limit: at most so many.
+            station: only of this one.
+            prop: only of this property.
+            what: only of this statistic.
+        """
         with self.cursor() as db:
             return rows_of(
                 db,
-                "SELECT what, station, property, channel, epoch_us(start) AS start, old_value, old_count, old_valid, "
-                "old_revision, epoch_us(old_known_at) AS old_known_at, new_value, new_count, new_valid, new_revision, "
-                "epoch_us(known_at) AS known_at FROM figure_corrections WHERE known_at >= ? "
-                "ORDER BY known_at DESC, start DESC LIMIT ?",
-                [_stamp(since_us), limit],
+                "SELECT what, station, property, channel, epoch_us(start) AS start, "
+                "old_value, old_count, old_expected, old_valid, old_reason, old_inputs, old_revision, "
+                "epoch_us(old_known_at) AS old_known_at, "
+                "new_value, new_count, new_expected, new_valid, new_reason, new_inputs, new_revision, "
+                "epoch_us(known_at) AS known_at FROM figure_corrections WHERE known_at >= $since "
+                "AND ($station IS NULL OR station = $station) AND ($prop IS NULL OR property = $prop) "
+                "AND ($what IS NULL OR what = $what) ORDER BY known_at DESC, new_revision DESC, start DESC, "
+                "what, station, property, channel "
+                "LIMIT $limit",
+                {"since": _stamp(since_us), "station": station, "prop": prop, "what": what, "limit": limit},
             )
 
     def alerts(self, *, active: bool, limit: int = 500) -> list[dict[str, Any]]:
@@ -125,12 +164,12 @@ class Queries:
         """
         where = "WHERE state IN ('open', 'acknowledged')" if active else ""
         with self.cursor() as db:
-            return rows_of(db, _ALERTS.format(where=where), [limit])
+            return rows_of(db, ALERTS_NOW.format(where=where), [limit])
 
     def alert_now(self, alert: str) -> dict[str, Any] | None:
         """Return one alert as :meth:`alerts` does, or None when there is no such alert."""
         with self.cursor() as db:
-            found = rows_of(db, _ALERTS.format(where="WHERE a.alert = ?"), [alert, 1])
+            found = rows_of(db, ALERTS_NOW.format(where="WHERE a.alert = ?"), [alert, 1])
         return found[0] if found else None
 
     def alert(self, alert: str) -> list[dict[str, Any]]:
@@ -205,9 +244,7 @@ class Queries:
         """Return (partition, position) of every message that is in quarantine now, oldest first."""
         with self.cursor() as db:
             rows: list[tuple[int, int]] = db.execute(
-                "SELECT DISTINCT b.partition, b.position FROM quarantine_book b JOIN rejected r ON "
-                "r.partition = b.partition AND r.position = b.position WHERE b.outcome = 3 AND (? IS NULL OR "
-                "r.reason = ?) ORDER BY ALL",
+                f"SELECT DISTINCT b.partition, b.position {IN_QUARANTINE} AND (? IS NULL OR r.reason = ?) ORDER BY ALL",
                 [reason, reason],
             ).fetchall()
         return rows
@@ -217,11 +254,24 @@ class Queries:
         with self.cursor() as db:
             return rows_of(
                 db,
-                "SELECT r.reason, r.stage, count(*) AS count FROM quarantine_book b JOIN rejected r ON "
-                "r.partition = b.partition AND r.position = b.position WHERE b.outcome = 3 "
+                f"SELECT r.reason, r.stage, count(*) AS count {IN_QUARANTINE} "
                 "GROUP BY ALL ORDER BY count DESC, r.reason",
                 [],
             )
+
+    def quarantine_expired(self) -> list[dict[str, Any]]:
+        """Return how many messages left quarantine because of their age, by reason and stage, until which day."""
+        with self.cursor() as db:
+            return rows_of(
+                db,
+                "SELECT reason, stage, CAST(sum(count) AS BIGINT) AS count, max(day) AS last_day FROM rejected_expired "
+                "GROUP BY ALL ORDER BY count DESC, reason",
+                [],
+            )
+
+    def rejected_expired(self) -> int:
+        """Return how many messages left quarantine because of their age, ever."""
+        return sum(row["count"] for row in self.quarantine_expired())
 
     def events(self, start_us: int, end_us: int, limit: int = 1000) -> list[dict[str, Any]]:
         """Return events in a time range, newest first."""
@@ -266,7 +316,7 @@ class Queries:
 
 
 # A transition by hand carries neither value nor evidence, and a comment no state: what the rule said last stays.
-_ALERTS: Final = """
+ALERTS_NOW: Final = """
 SELECT * FROM (
     SELECT alert, any_value(rule) AS rule, any_value(station) AS station, any_value(property) AS property,
         any_value(channel) AS channel, epoch_us(any_value(opened_at)) AS opened_at, epoch_us(max(time)) AS changed_at,
@@ -286,7 +336,14 @@ ORDER BY (a.state = 'open') DESC, (a.state = 'acknowledged') DESC, a.level DESC,
 """
 
 
-def rows_of(db: duckdb.DuckDBPyConnection, sql: str, args: list[Any]) -> list[dict[str, Any]]:
+IN_QUARANTINE: Final = (
+    "FROM quarantine_book b JOIN rejected r ON r.partition = b.partition AND r.position = b.position "
+    "WHERE b.outcome = 3"
+)
+"""Messages that are in quarantine now, each with the row that brought it there."""
+
+
+def rows_of(db: duckdb.DuckDBPyConnection, sql: str, args: list[Any] | dict[str, Any]) -> list[dict[str, Any]]:
     """Run a query and return its rows as dictionaries."""
     result = db.execute(sql, args)
     columns = [column[0] for column in result.description or ()]
@@ -316,6 +373,33 @@ def _as_of(query: ReadingQuery, span: list[Any]) -> tuple[str, list[Any]]:
             ),
             [*span, stamp, *span, stamp, stamp],
         )
+    return current, span
+
+
+def _figures_as_of(query: FigureQuery) -> tuple[str, list[Any]]:
+    """Build the figures as they were published: current ones, less later corrections."""
+    span: list[Any] = [_stamp(query.start_us), _stamp(query.end_us)]
+    where = "start >= ? AND start < ?"
+    if query.what is not None:
+        where, span = f"{where} AND what = ?", [*span, query.what]
+    key = "what, station, property, channel, start"
+    current = (
+        f"SELECT {key}, value, count, expected, valid, reason, inputs, revision, known_at FROM figures WHERE {where}"  # noqa: S608
+    )
+    replaced = (
+        f"SELECT {key}, old_value, old_count, old_expected, old_valid, old_reason, old_inputs, old_revision, "  # noqa: S608
+        f"old_known_at FROM figure_corrections WHERE {where}"
+    )
+    if query.before is not None:
+        at = query.before
+        union = f"{current} AND revision < ? UNION ALL {replaced} AND old_revision < ? AND new_revision >= ?"
+        return union, [*span, at, *span, at, at]
+    if query.known_by_us is not None:
+        stamp = _stamp(query.known_by_us)
+        # As of readings: clocks are set back, and then the greatest revision counts.
+        union = f"{current} AND known_at <= ? UNION ALL {replaced} AND old_known_at <= ? AND known_at > ?"
+        newest = f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY revision DESC) = 1"
+        return f"SELECT * FROM ({union}) {newest}", [*span, stamp, *span, stamp, stamp]  # noqa: S608
     return current, span
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 TABLES: Final = """
 CREATE TABLE IF NOT EXISTS meta (key VARCHAR PRIMARY KEY, value VARCHAR);
@@ -28,7 +28,8 @@ CREATE TABLE IF NOT EXISTS figure_corrections (
     what VARCHAR, station VARCHAR, property VARCHAR, channel VARCHAR, start TIMESTAMP,
     old_value DOUBLE, old_count INTEGER, old_valid BOOLEAN, old_inputs VARCHAR, old_revision BIGINT,
     old_known_at TIMESTAMP, new_value DOUBLE, new_count INTEGER, new_valid BOOLEAN, new_inputs VARCHAR,
-    new_revision BIGINT, known_at TIMESTAMP);
+    new_revision BIGINT, known_at TIMESTAMP, old_expected INTEGER, old_reason VARCHAR, new_expected INTEGER,
+    new_reason VARCHAR);
 CREATE TABLE IF NOT EXISTS alerts (
     seq BIGINT, alert VARCHAR, rule VARCHAR, station VARCHAR, property VARCHAR, channel VARCHAR, level UTINYINT,
     state VARCHAR, time TIMESTAMP, opened_at TIMESTAMP, value DOUBLE, "limit" DOUBLE, revision BIGINT,
@@ -47,5 +48,24 @@ CREATE TABLE IF NOT EXISTS ledger (
 CREATE TABLE IF NOT EXISTS quarantine_book (
     partition INTEGER, position BIGINT, network VARCHAR, hour BIGINT, decoded INTEGER, refused INTEGER,
     outcome UTINYINT, moved_by BIGINT);
+-- How many messages left quarantine because of their age, by day of receipt (since 1970); they stay booked.
+CREATE TABLE IF NOT EXISTS rejected_expired (
+    network VARCHAR, day BIGINT, stage VARCHAR, reason VARCHAR, count BIGINT);
 CREATE TABLE IF NOT EXISTS progress (stream VARCHAR, partition INTEGER, next_offset BIGINT, origin BIGINT);
 """
+
+MIGRATIONS: Final = {
+    # Figures as they were published once: what a correction replaced is kept whole.
+    1: """
+ALTER TABLE figure_corrections ADD COLUMN old_expected INTEGER;
+ALTER TABLE figure_corrections ADD COLUMN old_reason VARCHAR;
+ALTER TABLE figure_corrections ADD COLUMN new_expected INTEGER;
+ALTER TABLE figure_corrections ADD COLUMN new_reason VARCHAR;
+UPDATE figure_corrections c SET old_expected = f.expected, new_expected = f.expected,
+    old_reason = CASE WHEN old_valid THEN '' WHEN old_count > 0 THEN 'too_few' ELSE 'none_good' END,
+    new_reason = CASE WHEN new_valid THEN '' WHEN new_count > 0 THEN 'too_few' ELSE 'none_good' END
+FROM figures f WHERE f.what = c.what AND f.station = c.station AND f.property = c.property
+    AND f.channel = c.channel AND f.start = c.start;
+""",
+}
+"""By the version that they lead on from."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from qingtu.clock import DAY
 from qingtu.grouped import NEVER, advance
-from qingtu.records import Cause, Frame, times_of
+from qingtu.records import Cause, Frame, is_verdict, times_of
 from qingtu.store.merging import NEW, NONE, REVISED, UNCHANGED, Versions, merge
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Writer:
     @staticmethod
     def _newer(rows: _Rows, staged: Staged) -> NDArray[np.bool_]:
         """Say which rows are newer than all before them in their series, and move ``newest``."""
-        fresh = rows.versions.cause != Cause.QUALITY_DECIDED
+        fresh = ~is_verdict(rows.versions.cause)
         order = np.flatnonzero(fresh)
         if (rows.series[order][1:] < rows.series[order][:-1]).any():
             order = order[np.argsort(rows.series[order], kind="stable")]

@@ -7,6 +7,7 @@ the embedded broker; :class:`LiveService` says what the tests need of it.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +15,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
+
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,7 +59,9 @@ def chromium() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine (looked for chromium, chromium-browser, google-chrome)")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        #  with the scrollbars that people have: they take room from the panels
+        bars = ["--hide-scrollbars"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS, ignore_default_args=bars)
         yield browser
         browser.close()
 
@@ -235,7 +241,93 @@ def test_a_published_message_changes_the_value(live_service: LiveService, watche
     page.get_by_role("button", name="为什么是").click()
     expect(page.locator("#sheet .step").first).to_be_visible()
     expect(page.locator("#sheet")).to_contain_text('"pm25"')
+    expect(page.locator("#sheet dt", has_text="收到时间").first).to_be_visible()
+    unnamed = "all => all.filter((name) => name.textContent === name.title).map((name) => name.title)"
+    assert page.locator("#sheet [title]").evaluate_all(unnamed) == [], "fields without words"
     page.keyboard.press("Escape")
+    assert watched.errors == []
+
+
+#  cells that leave the panel, and texts wider than what holds them
+CUT = """() => {
+  const panel = document.querySelector("#station");
+  const left = panel.getBoundingClientRect().left + panel.clientLeft;
+  const right = left + panel.clientWidth;
+  const cut = [];
+  for (const part of panel.querySelectorAll("*:not(.sr, .sr *)")) {
+    if (!part.checkVisibility()) continue;
+    const box = part.getBoundingClientRect();
+    const out = box.left < left - 0.5 || box.right > right + 0.5;
+    if (out) cut.push(`${part.tagName}.${part.className}: ${part.textContent}`);
+  }
+  if (panel.scrollWidth > panel.clientWidth) cut.push(`${panel.scrollWidth} px wide in ${panel.clientWidth}`);
+  return cut;
+}"""
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1024, 768), (390, 844)])
+def test_no_column_of_the_station_is_cut(
+    live_service: LiveService, watched: Watched, width: int, height: int, lang: str
+) -> None:
+    """Long names, a meter's long figure and readings hours old fit into the panel, on a desk and on a phone."""
+    station, device = next(
+        (station, device)
+        for station in live_service.stations.values()
+        for device in station.devices
+        if station.domain == "community" and "electric_energy" in device.properties
+    )
+    topic = f"qt/{device.network or station.network}/{device.id}/up"
+    readings = {"electric_energy": 2628381.85, "electric_power": 57.776}
+    old = 5 * 3600 + 23 * 60
+    _send(live_service, topic, _message(readings, age_s=old))
+    page = watched.page
+    page.set_viewport_size({"width": width, "height": height})
+    watched.open(live_service, lang=lang, s=station.id)
+    row = page.locator("#station tr[data-property=electric_energy]")
+    expect(row.locator(".v b")).to_have_text("2,628,381.85")
+    expect(row.locator(".age")).to_contain_text("5 h 2")
+    try:  # the chart learns of the panel's width after it was laid out
+        page.wait_for_function(f"() => ({CUT})().length === 0", timeout=5_000)
+    except PlaywrightTimeoutError:
+        assert page.evaluate(CUT) == []
+        raise
+    assert watched.errors == []
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1024, 768), (390, 844)])
+def test_every_domain_can_be_reached(
+    live_service: LiveService, watched: Watched, width: int, height: int, lang: str
+) -> None:
+    """All toggles are in sight, or a button says how many are not and unfolds them; the top bar holds what is in it."""
+    page = watched.page
+    page.set_viewport_size({"width": width, "height": height})
+    watched.open(live_service, lang=lang, token=live_service.token)
+    chips = page.locator("#domains .chip")
+    used = {station.domain for station in live_service.stations.values()}
+    expect(chips).to_have_count(len(used))
+    hidden = """() => {
+      const row = document.querySelector("#domains").getBoundingClientRect();
+      const inside = (box) => box.left >= row.left && box.right <= row.right + 1 && box.bottom <= row.bottom + 1;
+      return [...document.querySelectorAll("#domains .chip")].filter((c) => !inside(c.getBoundingClientRect())).length;
+    }"""
+    more = page.locator("#domains-more")
+    if out := page.evaluate(hidden):
+        expect(more).to_contain_text(f"+{out}")
+        more.click()
+        expect(more).to_have_attribute("aria-expanded", "true")
+    assert page.evaluate(hidden) == 0
+    for chip in chips.all():
+        chip.click()
+        expect(chip).to_have_attribute("aria-pressed", "false")
+    top, parts = page.evaluate(
+        """() => [...document.querySelectorAll("header, header *")].map((part) => part.getBoundingClientRect())
+          .map(({ top, bottom, left, right }) => [top, bottom, left, right])
+          .reduce((all, box, index) => index ? [all[0], [...all[1], box]] : [box, []], null)"""
+    )
+    outside = [box for box in parts if box[0] < top[0] or box[1] > top[1] or box[2] < top[2] or box[3] > top[3]]
+    assert outside == []
     assert watched.errors == []
 
 
@@ -258,6 +350,71 @@ def test_acknowledge_an_alert(live_service: LiveService, watched: Watched) -> No
     expect(card).to_have_attribute("data-state", "acknowledged")
     expect(card).to_contain_text("已派人 <b>查看</b>")
     assert card.locator(".alert-more b").count() == 0, "the note was taken as HTML"
+    assert watched.errors == []
+
+
+def test_districts_show_their_index(live_service: LiveService, watched: Watched) -> None:
+    """An hour of a station becomes the index of its district, by number, words and colour, in both languages."""
+    station = next(s for s in live_service.stations.values() if s.domain == "air" and s.district == "370285")
+    device = station.devices[0].id
+    hour = int(time.time()) // 3600 * 3600 - 5 * 3600
+    body = [{"time": hour + 60 * i, "readings": {"pm25": 180, "pm10": 240}} for i in range(60)]
+    live_service.publish(f"qt/{station.network}/{device}/up", json.dumps(body).encode())
+    page = watched.page
+
+    def published() -> bool:
+        areas = page.request.get(f"{live_service.url.rstrip('/')}/api/areas").json()["areas"]
+        return any(area["area"] == "370285" and area["indices"] for area in areas)
+
+    until(published, "the index of the district", 60)
+    watched.open(live_service, lang="en")
+    row = page.locator("#areas li[data-key='370285']")
+    expect(row).to_have_text(re.compile("^Laixi(231|230)Heavily polluted$"))
+    assert row.locator("i").evaluate("dot => getComputedStyle(dot).backgroundColor") == "rgb(153, 0, 76)"
+    page.locator("#lang").click()
+    expect(row).to_contain_text("重度污染")
+    assert watched.errors == []
+
+
+def test_an_incident_shows_its_timeline_as_text(live_service: LiveService, watched: Watched) -> None:
+    """Opened, its card lists what led to it, by name of station; words that come with it are never HTML."""
+    station, topic = _sender(live_service, "pm25")
+    _send(live_service, topic, _message({"pm25": 31}))
+    step = {
+        "time_us": 1_795_392_000_000_000,
+        "rule": HOSTILE,
+        "property": "",
+        "level": 2,
+        "state": "open",
+        "value": None,
+    }
+    seen = [{**step, "station": station.id}, {**step, "station": HOSTILE, "state": "resolved", "level": 0}]
+    incident = {
+        "id": "0123456789abcdef", "rule": "s", "rule_zh": "污染过程", "rule_en": "Episode", "station": station.id,
+        "property": None, "channel": None, "level": 2, "level_key": "yellow", "top_level": 2, "state": "open",
+        "opened_ms": 1_795_392_000_000, "changed_ms": 1_795_392_000_000, "value": 2, "limit": 2, "unit_label": "",
+        "who": "", "note": "", "evidence": {"stations": ["x", "y"], "timeline": seen, "left_out": 3},
+    }  # fmt: skip
+
+    def added(route: Route) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        route.fulfill(response=answer, json={**body, "alerts": [incident, *body["alerts"]]})
+
+    page = watched.page
+    page.route(re.compile(r"/api/alerts(\?|$)"), added)
+    watched.open(live_service)
+    card = page.locator('#alerts .alert[data-key="0123456789abcdef"]')
+    expect(card.locator(".alert-more")).to_have_text("2 个站点")
+    expect(card.locator(".timeline")).to_have_count(0)
+    card.locator(".alert-open").click()
+    expect(card.locator(".timeline li")).to_have_count(3)
+    expect(card.locator(".timeline li b").first).to_have_text(station.zh)
+    expect(card.locator(".timeline li b").nth(1)).to_have_text(HOSTILE)
+    expect(card.locator(".timeline")).to_contain_text("中间略去 3 条")
+    assert page.locator("img[src=x]").count() == 0
+    card.locator(".alert-open").click()
+    expect(card.locator(".timeline")).to_have_count(0)
     assert watched.errors == []
 
 

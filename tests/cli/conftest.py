@@ -64,19 +64,21 @@ def inside(*words: object, more: Mapping[str, str] | None = None, stdin: bytes =
     return Ran(code, out.getvalue(), err.getvalue())
 
 
-def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return variables for a command: only what it needs, and no settings of ours."""
+def environment(more: Mapping[str, str] | None = None, *, catalogue: bool = True) -> dict[str, str]:
+    """Return variables for a command: only what it needs, and no settings of ours but the catalogue's folder."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("QINGTU_")}
-    return {**kept, "PYTHONPATH": str(ROOT), "QINGTU_CATALOGUE": str(CATALOGUE), **(more or {})}
+    named = {"QINGTU_CATALOGUE": str(CATALOGUE)} if catalogue else {}
+    return {**kept, "PYTHONPATH": str(ROOT), **named, **(more or {})}
 
 
 def command(
-    *words: object, cwd: Path, more: Mapping[str, str] | None = None, stdin: bytes = b"", timeout_s: float = 120.0
-) -> Ran:
+    *words: object, cwd: Path, more: Mapping[str, str] | None = None, stdin: bytes = b"", timeout_s: float = 120.0,
+    catalogue: bool = True,
+) -> Ran:  # fmt: skip
     """Run a command as a process until it ends."""
     done = subprocess.run(
-        [sys.executable, "-m", "qingtu.cli", *map(str, words)],
-        cwd=cwd, env=environment(more), input=stdin, capture_output=True, timeout=timeout_s, check=False,
+        [sys.executable, "-m", "qingtu.cli", *map(str, words)], cwd=cwd,
+        env=environment(more, catalogue=catalogue), input=stdin, capture_output=True, timeout=timeout_s, check=False,
     )  # fmt: skip
     return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
 

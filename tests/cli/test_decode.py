@@ -63,12 +63,24 @@ def test_device_shows_what_the_catalogue_makes_of_it() -> None:
     payload = _payload({name: {"value": 68, "unit": "°F"}, "nonsense": 1, other: {"value": 3, "unit": "furlong"}})
     ran = inside("decode", "native", "--device", DEVICE, stdin=payload)
     assert ran.code == 1
-    reading, refusal = ran.lines
+    reading, *refusals = ran.lines
     assert (reading["name"], reading["property"], reading["channel"]) == (name, "air_temperature", "main")
     assert reading["value"] == pytest.approx(20.0)
     assert (reading["unit"], reading["flag_name"], reading["tests"]) == ("Cel", "pass", [])
-    assert "nonsense" in refusal["detail"]
-    assert "furlong" in refusal["detail"]
+    assert [(line["refused"], line["stage"]) for line in refusals] == [
+        ("unknown_property", "locate"), ("unknown_unit", "convert"),
+    ]  # fmt: skip
+    assert "nonsense" in refusals[0]["detail"]
+    assert "furlong" in refusals[1]["detail"]
+    assert "nonsense" not in refusals[1]["detail"]
+
+
+def test_every_refused_reading_has_a_line_of_its_own() -> None:
+    """Also where the reason is the same: what must be mended are the fields, not the message."""
+    ran = inside("decode", "native", "--device", DEVICE, stdin=_payload({"a": 1, "b": 2, "c": 3}))
+    assert [(line["refused"], line["detail"].split()[0]) for line in ran.lines] == [
+        ("unknown_property", "'a'"), ("unknown_property", "'b'"), ("unknown_property", "'c'"),
+    ]  # fmt: skip
 
 
 def test_device_judges_the_value() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import re
@@ -86,3 +87,32 @@ def test_debug_shows_the_whole_traceback(out: io.StringIO) -> None:
     set_up_logs(stream=out)
     structlog.get_logger("x").error("fault", traceback="Traceback\n  deep\nValueError: no\n")
     assert out.getvalue().splitlines()[-1].endswith('fault  error="ValueError: no"')
+
+
+class _Disk(io.StringIO):
+    """A log file on a disk that can be full."""
+
+    full = False
+
+    def write(self, text: str) -> int:
+        """Write, or refuse as the system does."""
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+
+def test_a_log_that_cannot_be_written_ends_nobody(out: io.StringIO) -> None:
+    """Who logs goes on; how many lines were lost is the first thing told when there is space again."""
+    del out
+    disk = _Disk()
+    set_up_logs(stream=disk)
+    log = structlog.get_logger("stage")
+    log.warning("one")
+    disk.full = True
+    log.warning("two")
+    structlog.get_logger("other").warning("three")
+    disk.full = False
+    log.warning("four")
+    log.warning("five")
+    lines = [line.split(" ", 1)[1] for line in disk.getvalue().splitlines()]
+    assert lines == ["WARN stage one", "WARN qingtu log_lines_lost lines=2", "WARN stage four", "WARN stage five"]

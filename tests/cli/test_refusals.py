@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import socket
@@ -111,7 +112,55 @@ def test_files_that_settings_name_must_exist(tmp_path: Path) -> None:
     """A missing certificate is found before anything connects."""
     ran = inside("check", more={"QINGTU_MQTT__CA_FILE": str(tmp_path / "ca.pem")})
     assert ran.code == 1
-    assert "mqtt.ca_file" in ran.out
+    assert f"environment: QINGTU_MQTT__CA_FILE = {tmp_path / 'ca.pem'}: " in ran.out
+    file = tmp_path / "q.toml"
+    file.write_text('[kafka]\nca_file = "none.pem"\n[influx]\ntoken_file = "none"\n', encoding="utf-8")
+    ran = inside("check", "--settings", file)
+    assert f"{file}:2: kafka.ca_file = none.pem: " in ran.out
+    assert f"{file}:4: influx.token_file = none: " in ran.out
+    assert ran.out.endswith("2 个问题 / problems\n")
+
+
+def test_check_compares_what_is_right_beside_a_broken_key(tmp_path: Path) -> None:
+    """Routes and files are looked at although a port is wrong, with the lines where they stand."""
+    file = tmp_path / "q.toml"
+    file.write_text(f"[mqtt]\nport = 0\nca_file = 'no.pem'\n{_OPEN}{_NATIVE}decoder = 'xml'\n", encoding="utf-8")
+    ran = inside("check", "--settings", file)
+    said = ran.out.splitlines()
+    assert [re.split(" = |: 私密网", line)[0] for line in said] == [
+        f"{file}:2: mqtt.port", f"{file}:3: mqtt.ca_file", f"{file}:4: routes.community.redact",
+        f"{file}:11: routes.native.decoder", "4 个问题 / problems",
+    ]  # fmt: skip
+    assert "networks.yaml:" in said[2]
+
+
+def test_problems_of_all_files_come_by_line(tmp_path: Path) -> None:
+    """The settings' first, with a route that is told by the table of topics; then the catalogue's."""
+    file = tmp_path / "q.toml"
+    route = '[[routes]]\nname = "one"\ntopic = "a/{device}/{x}"\nnetwork = "n"\n'
+    file.write_text(f"{route}{_OPEN}redact = 'native'\n{_NATIVE}[web]\nport = 1\n[mqtt]\nkey_file = 'x'\n", "utf-8")
+    shutil.copytree(CATALOGUE, tmp_path / "stations")
+    (tmp_path / "stations" / "bad.yaml").write_text(
+        "stations:\n  - {id: x, zh: 甲, en: X, domian: y}\nnetworks:\n  - {id: x, zh: 甲, en: X, route: none}\n",
+        "utf-8",
+    )
+    said = inside("check", "--settings", file, "--catalogue", tmp_path / "stations").out.splitlines()
+    assert [line.split(" = ")[0] for line in said[:3]] == [
+        f"{file}:3: routes.one.topic", f"{file}:16: mqtt.key_file", f"{file}:16: mqtt.key_file",
+    ]  # fmt: skip
+    places = [line.split(": ")[0] for line in said[3:-1]]
+    assert places == [f"{tmp_path / 'stations' / 'bad.yaml'}:{n}" for n in (2, 2, 2, 2, 2, 4)]
+
+
+def test_check_looks_at_no_other_catalogue_than_the_one_that_is_meant(tmp_path: Path) -> None:
+    """With the setting itself, or the file, unreadable nobody knows which folder that is."""
+    file = tmp_path / "q.toml"
+    for text, count in (("catalogue = 5\n", 1), ("catalogue = \n", 1), (f'catalogue = "{tmp_path}"\n', 1)):
+        file.write_text(text, encoding="utf-8")
+        ran = command("check", "--settings", file, cwd=tmp_path, more={"QINGTU_WEB__PORT": "1"}, catalogue=False)
+        assert ran.out.endswith(f"{count} 个问题 / problems\n"), ran.out
+    ran = inside("check", "--settings", file)
+    assert ran.code == 0, "the variable names the catalogue"
 
 
 def test_taken_port_of_the_map(tmp_path: Path) -> None:
@@ -123,7 +172,7 @@ def test_taken_port_of_the_map(tmp_path: Path) -> None:
     assert ran.code == 3
     assert port in _one_line(ran)
     assert "QINGTU_WEB__PORT" in ran.err
-    assert not (tmp_path / "d" / "broker").exists()
+    assert not (tmp_path / "d").exists(), "a start that was refused left a folder"
 
 
 def test_taken_port_of_the_broker(tmp_path: Path) -> None:
@@ -202,3 +251,22 @@ def test_old_python_is_one_line(tmp_path: Path) -> None:
     assert len(said) == 1
     assert "Python 3.11 or newer" in said[0]
     assert "需要 Python 3.11" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("stages", "kind", "said"),
+    [
+        ("gateway", "sqlite", "Kafka"),
+        ("map", "kafka", "no such stage"),
+        ("", "kafka", "at least one"),
+        ("store", "kafka", "store,derive,web"),
+    ],
+)
+def test_stages_that_cannot_work_are_refused(tmp_path: Path, stages: str, kind: str, said: str) -> None:
+    """Before anything is opened or asked for."""
+    file = tmp_path / "q.toml"
+    file.write_text(f'data = "{tmp_path / "data"}"\n[bus]\nkind = "{kind}"\n', encoding="utf-8")
+    ran = inside("run", "--settings", file, "--stages", stages)
+    assert ran.code == 2
+    assert said in " ".join(ran.err.split())
+    assert not (tmp_path / "data").exists()

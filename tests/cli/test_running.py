@@ -11,6 +11,7 @@ import duckdb
 import pytest
 
 from tests.cli.conftest import Ran, Running, inside
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,6 +98,12 @@ def test_wrong_acts_are_refused_in_one_line(running: Running) -> None:
     ran = running.ask("rejected", "redrive", "0:999999999")
     assert (ran.code, ran.err.count("\n")) == (4, 1)
     assert running.ask("rejected", "redrive").code == 2
+    for words in (("list",), ("redrive",)):
+        ran = running.ask("rejected", *words, "--reason", "bad_jsno")
+        said = " ".join(ran.err.replace("│", " ").split())
+        assert ran.code == 2, ran.err
+        assert "did you mean bad_json?" in said
+        assert "clock_wrong" in said
     ran = running.ask("alerts", "ack", "none")
     assert (ran.code, ran.err.count("\n")) == (4, 1)
 
@@ -116,6 +123,12 @@ def test_export_has_every_reading(running: Running, tmp_path: Path) -> None:
     assert running.ask("export", tmp_path / "b.parquet").code == 0
     assert duckdb.read_parquet(str(tmp_path / "b.parquet")).count("*").fetchall() == [(stored,)]
     assert running.ask("export", tmp_path / "c.txt").code == 2
+    (tmp_path / "a.csv").write_text("mine", encoding="utf-8")
+    ran = running.ask("export", tmp_path / "a.csv")
+    assert (ran.code, "--force" in ran.err) == (2, True)
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8") == "mine"
+    assert running.ask("export", tmp_path / "a.csv", "--force").code == 0
+    assert len((tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()) == stored + 1
 
 
 def test_explain_starts_at_the_bytes(running: Running, tmp_path: Path) -> None:
@@ -129,6 +142,24 @@ def test_explain_starts_at_the_bytes(running: Running, tmp_path: Path) -> None:
     assert [step["step"] for step in found.json["steps"]][:3] == ["raw", "decode", "locate"]
     assert running.ask("explain", *words).out.startswith("raw")
     assert running.ask("explain", row["station"], row["property"], "2001-01-01").code == 4
+
+
+def test_a_flag_is_set_by_hand(running: Running, tmp_path: Path) -> None:
+    """The command names the person; explain tells who, what and why; a reading that does not exist is refused."""
+    running.ask("export", tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        row = next(csv.DictReader(file))
+    words = (row["station"], row["property"], row["time"])
+    done = running.ask("override", *words, "--flag", "4", "--reason", "探头脱落")
+    assert done.code == 0, done.err
+    assert "overridden by operator" in done.out
+    until(lambda: "set the flag to 4: 探头脱落" in running.ask("explain", *words).out, "the override")
+    assert running.ask("override", *words[:2], "2001-01-01", "--flag", "4", "--reason", "x").code != 0
+
+
+def test_the_data_folder_is_its_owners_alone(running: Running) -> None:
+    """Raw bytes, pseudonyms and tokens are nobody else's business."""
+    assert (running.folder / "data").stat().st_mode & 0o777 == 0o700
 
 
 def test_reload_takes_the_catalogue_again(running: Running) -> None:

@@ -9,15 +9,17 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from deploy.native.process import free_port
 from qingtu.app import Options, Service
 from qingtu.settings import load_settings
+from qingtu.store.duckdb import DuckStore
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,13 +28,6 @@ ROOT = Path(__file__).parents[2]
 SERVE = Path(__file__).with_name("serve.py")
 PUBLISHER = ROOT / "bench" / "publisher.py"
 PROPERTIES = ("pm25", "pm10", "so2", "no2", "o3", "co", "air_temperature", "relative_humidity")
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def mosquitto() -> str:
@@ -58,7 +53,8 @@ def write_catalogue(folder: Path, stations: int) -> Path:
         name = f"s{number:04d}"
         lines.append(
             f"  - {{id: {name}, zh: 站{number}, en: Station {number}, network: bench, domain: air, kind: air, "
-            f"position: [120.3, 36.1], devices: [{{id: {name}, properties: [{', '.join(PROPERTIES)}]}}]}}"
+            f"position: [120.3, 36.1], district: '370202', "
+            f"devices: [{{id: {name}, properties: [{', '.join(PROPERTIES)}]}}]}}"
         )
     (folder / "bench.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
@@ -96,7 +92,7 @@ class World:
         self.broker = subprocess.Popen(
             [mosquitto(), "-c", str(config)], stderr=subprocess.DEVNULL, start_new_session=True
         )
-        _until(self._listening, 10, "the broker listens")
+        until(self._listening, "the broker listens", 10)
 
     def _listening(self) -> bool:
         with socket.socket() as probe:
@@ -160,6 +156,7 @@ class World:
         environ = {"QINGTU_DATA": str(self.data), "QINGTU_CATALOGUE": str(self.catalogue)}
         service = Service(load_settings(Path(os.devnull), environ=environ), Options(gateway=False))
         try:
+            assert isinstance(service.store, DuckStore)
             with service.store.cursor() as db:
                 rows = db.execute(
                     "SELECT s.station, epoch_ms(r.time), count(*), count(DISTINCT s.property) FROM readings r "
@@ -203,10 +200,3 @@ class Outcome:
         assert self.audit["agrees"], self.audit["checks"]
         ids = [(t[0], t[2], t[3], t[4]) for t in self.transitions]
         assert len(set(ids)) == len(ids), "an alert transition appears twice"
-
-
-def _until(done: Any, seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)

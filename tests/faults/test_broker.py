@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from deploy.native.process import free_port
 from qingtu.app import Service
 from qingtu.settings import load_settings
 
-from .harness import World, free_port, mosquitto, write_catalogue
+from .harness import World, mosquitto, write_catalogue
 
 pytestmark = pytest.mark.faults
 

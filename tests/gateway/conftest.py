@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +17,16 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from deploy.native.process import free_port
 from ingest.core import GatewayCore
 from ingest.mqtt import MqttGateway
 from ingest.routes import RouteTable
 from qingtu.bus.sqlite import SqliteBus
 from qingtu.clock import SystemClock
 from qingtu.errors import RetryLater
-from qingtu.records import RAW, decode
+from qingtu.records import RAW, Kind, decode
 from qingtu.settings import Settings
+from tests import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,21 +34,6 @@ if TYPE_CHECKING:
     from qingtu.contracts import Ticket
 
 MOSQUITTO = shutil.which("mosquitto") or ("/usr/sbin/mosquitto" if Path("/usr/sbin/mosquitto").exists() else None)
-WAIT_S = 20.0
-
-
-def eventually(true: Callable[[], Any], what: str) -> None:
-    """Wait until ``true()``; fail with ``what`` when it does not come."""
-    end = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < end, f"not within {WAIT_S:.0f} s: {what}"
-        time.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class RefusingBus(SqliteBus):
@@ -64,15 +50,15 @@ class RefusingBus(SqliteBus):
             raise RetryLater("disk full", retry_after_s=0.05)
         return super().append(stream, partition, frames)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """All raw rows, partition by partition."""
+    def rows(self, kind: Kind = Kind.MESSAGE) -> list[dict[str, Any]]:
+        """All raw rows of a kind, partition by partition."""
         out: list[dict[str, Any]] = []
         for partition in range(self.partitions):
             start = 0
             while records := self.read(RAW, partition, start):
                 for record in records:
                     batch = decode(record.data).sections["rows"]
-                    out += [{**row, "partition": partition} for row in batch.to_pylist()]
+                    out += [{**row, "partition": partition} for row in batch.to_pylist() if row["kind"] == kind]
                 start = records[-1].offset + 1
         return out
 
@@ -107,7 +93,7 @@ class Mosquitto:
         self._process = subprocess.Popen(
             [MOSQUITTO, "-c", str(self._conf)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        eventually(self._listening, "mosquitto listens")
+        waiting.until(self._listening, "mosquitto listens")
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         if self._process is not None:
@@ -142,20 +128,20 @@ class Publisher:
         else:
             self.client.connect("127.0.0.1", port)
         self.client.loop_start()
-        eventually(self.client.is_connected, "publisher is connected")
+        waiting.until(self.client.is_connected, "publisher is connected")
 
     def send(self, topic: str, payload: bytes, qos: int = 1, *, retain: bool = False) -> None:
-        self.client.publish(topic, payload, qos, retain=retain).wait_for_publish(WAIT_S)
+        self.client.publish(topic, payload, qos, retain=retain).wait_for_publish(waiting.PATIENCE_S)
 
     def send_many(self, topic: str, payloads: Sequence[bytes]) -> None:
         for info in [self.client.publish(topic, p, 1) for p in payloads]:
-            info.wait_for_publish(WAIT_S)
+            info.wait_for_publish(waiting.PATIENCE_S)
 
     def subscribe(self, topic: str, qos: int) -> None:
         done = threading.Event()
         self.client.on_subscribe = lambda *_: done.set()
         self.client.subscribe(topic, qos)
-        assert done.wait(WAIT_S)
+        assert done.wait(waiting.PATIENCE_S)
 
     def close(self) -> None:
         self.client.disconnect()
@@ -315,6 +301,8 @@ class ScriptedBroker:
         elif kind == 3:
             at = 2 + int.from_bytes(body[:2], "big")
             sock.sendall(b"\x40\x02" + body[at : at + 2])
+            if head & 1:
+                return  # retained: the claim of the session, which nobody else disputes here
             sock.sendall(publish(body[2:at], body[at + 2 + len(five) :], packet_id=65_535, five=self.version5))
             self.ready += 1
         elif kind == 4:
@@ -382,5 +370,5 @@ def wire() -> Callable[..., bytes]:
 
 
 @pytest.fixture
-def until() -> Callable[[Callable[[], Any], str], None]:
-    return eventually
+def until() -> Callable[[Callable[[], Any], str], Any]:
+    return waiting.until

@@ -7,12 +7,14 @@ import hmac
 from collections import defaultdict
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.core import MARKER_GIVE_UP_US, MARKER_IDLE_US, MARKER_WAIT_US, Flush, GatewayCore
 from ingest.peeler import Large
+from ingest.raw import SESSION
 from ingest.routes import RouteTable
 from qingtu.clock import HOUR
 from qingtu.records import Kind, MessageFlag, decode
@@ -136,6 +138,38 @@ def test_a_failed_flush_comes_again_unchanged() -> None:
     assert core.flushed(again) == list(range(1, 41))
 
 
+def test_a_new_session_is_told_to_every_partition_before_its_messages() -> None:
+    """And behind what an older session brought; without any message too, since identifiers begin anew in any case."""
+    core = make(partitions=3)
+    core.connected(NOW, session_present=True)
+    receive(core, b"old", 1)
+    core.connected(NOW + 7, session_present=False)
+    receive(core, b"new", 1, now_us=NOW + 8)
+    told = []
+    while (flush := core.take(NOW + 9)) is not None:
+        told.append({p: decode(frame).sections["rows"].to_pylist() for p, frame in flush.frames.items()})
+        core.flushed(flush)
+    before, after = told
+    assert [row["payload"] for rows in before.values() for row in rows] == [b"old"]
+    assert sorted(after) == [0, 1, 2]
+    for rows in after.values():
+        assert (rows[0]["kind"], rows[0]["gateway"]) == (Kind.COMMAND, "g")
+        assert orjson.loads(rows[0]["payload"]) == {"name": SESSION, "who": "system", "args": {"connection": NOW + 7}}
+    assert [row["payload"] for rows in after.values() for row in rows[1:]] == [b"new"]
+
+
+def test_a_new_session_without_messages_is_flushed_by_age() -> None:
+    """Nothing waits for it, but it must not wait for ever."""
+    core = make(flush_ms=100, flush_idle_ms=20)
+    core.connected(NOW, session_present=False)
+    assert core.wait_us(NOW) == 20_000
+    assert core.flush_due(NOW + 20_000)
+    flush = core.take(NOW + 20_000)
+    assert flush is not None
+    assert core.flushed(flush) == []
+    assert core.wait_us(NOW + 30_000) is None
+
+
 def test_the_bound_is_latched_until_half_is_flushed() -> None:
     """Overfull stays until flushes made room, so that the transport does not come and go."""
     core = make(buffer_rows=10, flush_rows=4)
@@ -181,7 +215,7 @@ def test_when_a_flush_is_due() -> None:
 def test_a_message_as_it_stands_in_raw() -> None:
     """Every column of an ordinary row, and the header that the ledger counts from."""
     core = make()
-    core.connected(77, session_present=False)
+    core.connected(77, session_present=True)
     receive(core, b"{}", 9, dup=True, retain=True, properties=b"\x01\x00")
     flush = core.take(NOW)
     assert flush is not None
@@ -213,7 +247,7 @@ def test_a_message_as_it_stands_in_raw() -> None:
 def test_refused_messages_are_kept_and_acknowledged(topic: bytes, payload: bytes, reason: str, stored: str) -> None:
     """Each special case: one row with its reason code and its bytes, one acknowledgement."""
     core = make()
-    core.connected(1, session_present=False)
+    core.connected(1, session_present=True)
     receive(core, payload, 3, topic=topic)
     flush = core.take(NOW)
     (row,) = rows_of(flush)
@@ -339,7 +373,7 @@ def test_hearing_begins_when_the_backlog_is_durable() -> None:
 def test_a_marker_of_an_earlier_connection_says_nothing() -> None:
     """It waited in the session's queue: acknowledged, dropped, not believed."""
     core = make()
-    core.connected(NOW, session_present=False)
+    core.connected(NOW, session_present=True)
     topic, old = core.marker()
     core.connected(NOW + 1, session_present=True)
     receive(core, old, 5, topic=topic.encode())
@@ -353,7 +387,7 @@ def test_a_marker_of_an_earlier_connection_says_nothing() -> None:
 def test_the_marker_is_nobody_elses_even_when_a_route_would_match() -> None:
     """A route that takes everything does not get the marker."""
     core = make(routes=(RouteSettings(name="all", topic="{network}/{device}/{_*}"),))
-    core.connected(NOW, session_present=False)
+    core.connected(NOW, session_present=True)
     topic, payload = core.marker()
     receive(core, payload, 1, topic=topic.encode())
     flush = core.take(NOW)

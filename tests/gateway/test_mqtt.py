@@ -7,13 +7,14 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from qingtu.records import MessageFlag
+from qingtu.records import Kind, MessageFlag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -300,6 +301,8 @@ def test_broker_back_without_its_session(
     assert not running.mqtt.status()["session_present"]
     publisher(broker.port).send(UP, b"again")
     until(lambda: bus.payloads() == [b"again"], "the message")
+    told = [(orjson.loads(row["payload"])["name"], row["partition"]) for row in bus.rows(Kind.COMMAND)]
+    assert told == [("session", p) for p in range(bus.partitions) for _ in range(2)]  # identifiers begin anew with each
 
 
 def test_a_bus_that_refuses_costs_nothing(

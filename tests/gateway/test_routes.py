@@ -95,7 +95,7 @@ def test_wrong_routes_are_all_named(topic: str, more: dict[str, Any], words: str
         RouteTable([route(topic, **more), route("x/{device}", name="other")])
     first, second = caught.value.problems
     assert words in first.message
-    assert (first.key.split(".")[0], second.key) == ("routes[0]", "routes[1].network")
+    assert (first.key.rpartition(".")[0], second.key) == ("routes.1", "routes.2.network")
 
 
 def test_privacy_follows_the_network_or_the_route() -> None:

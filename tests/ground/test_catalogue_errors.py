@@ -1,5 +1,6 @@
 """A wrong catalogue: every fault is reported at once, with file, line, key, value and what is allowed."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_the_file_that_the_faults_are_made_in_is_right(tmp_path: Path) -> None:
         ("network: n", "network: m", 7, "stations[0].network", "is not a network; known: n"),
         ("[pm25]", "[PM2.5]", 12, "stations[0].devices[0].properties[0]", "did you mean 'pm25'?"),
         ("[pm25]", "[]", 12, "stations[0].devices[0]", "needs `fields` or `properties`"),
-        ("id: a,", "id: a/b,", 12, "stations[0].devices[0].id", "should match pattern"),
+        ("id: a,", "id: a/b,", 12, "stations[0].devices[0].id", "no space, / + or #"),
         ("id: a,", "", 12, "stations[0].devices[0].id", "is missing"),
         ("zh: 甲", "zh: 甲\n    timezone: Asia/Beijing", 6, "stations[0].timezone", "IANA"),
         ("zh: 甲", "zh: 甲\n    timezone: ../etc", 6, "stations[0].timezone", "IANA"),
@@ -86,7 +87,7 @@ def test_fault_is_found_with_its_line(tmp_path: Path, old: str, new: str, line: 
         ("{x: {property: pm25, unti: ug/m3}}", "fields.x.unti", "did you mean 'unit'?"),
         ("{x: {property: pm25, scale: 0}}", "fields.x.scale", "must not be 0"),
         ("{x: {property: pm25, scale: .inf}}", "fields.x.scale", "finite"),
-        ("{x: {property: pm25, channel: 'A b'}}", "fields.x.channel", "pattern"),
+        ("{x: {property: pm25, channel: 'A b'}}", "fields.x.channel", "a small letter or digit"),
         ("{no: nitric_oxide}", "fields.False", "in quotes"),
     ],
 )
@@ -102,8 +103,12 @@ def test_fault_of_a_field(tmp_path: Path, fields: str, key: str, says: str) -> N
         ("kind: threshold, property: pm_25, levels: {blue: 1}", "property", "did you mean 'pm25'?"),
         ("kind: threshold, property: pm25, levels: {}", "levels", "at least 1"),
         ("kind: threshold, property: pm25, levels: {purple: 1}", "levels.purple", "must be one of blue, yellow"),
-        ("kind: threshold, property: pm25, levels: {blue: 2, red: 1}", "", "must rise"),
-        ("kind: threshold, property: pm25, direction: below, levels: {blue: 1, red: 2}", "", "must fall"),
+        ("kind: threshold, property: pm25, levels: {blue: 2, red: 1}", "levels", "须递增 / levels must rise"),
+        (
+            "kind: threshold, property: pm25, direction: below, levels: {blue: 1, red: 2}",
+            "levels",
+            "须递减 / levels must f",
+        ),
         ("kind: threshold, property: pm25, levels: {blue: 1}, where: {knd: air}", "where.knd", "did you mean 'kind'?"),
         ("kind: threshold, property: pm25, levels: {blue: 1}, where: {kind: airr}", "where.kind[0]", "must be one of"),
         ("kind: threshold, property: pm25, levels: {blue: 1}, where: {network: m}", "where.network", "not a network"),
@@ -111,7 +116,53 @@ def test_fault_of_a_field(tmp_path: Path, fields: str, key: str, says: str) -> N
         ("kind: silence", "", "exactly one of after_intervals and after_s"),
         ("kind: silence, after_s: 5, after_intervals: 2", "", "exactly one of"),
         ("kind: silence, after_s: 5, levels: red", "levels", "did you mean 'level'?"),
-        ("kind: thresold", "", "'threshold', 'silence'"),
+        ("kind: rate_of_change, property: pm25, levels: {blue: 0}", "levels.blue", "must be greater than 0"),
+        (
+            "kind: rate_of_change, property: pm25, levels: {blue: 5}, direction: above",
+            "direction",
+            "rise, fall, either",
+        ),
+        ("kind: rate_of_change, property: pm25, levels: {blue: 5, red: 4}", "levels", "levels must rise from blue"),
+        ("kind: rate_of_change, property: pm25, levels: {blue: 5}, over_s: 5", "over_s", "must be at least 60"),
+        ("kind: stuck, property: pm25", "for_s", "is missing"),
+        ("kind: stuck, property: pm25, for_s: 60, levels: {red: 1}", "levels", "did you mean 'level'?"),
+        ("kind: stuck, property: pm25, for_s: 60, tolerance: -1", "tolerance", "must be at least 0"),
+        ("kind: quality, levels: {red: 0.5}", "", "exactly one of readings and span_s"),
+        ("kind: quality, levels: {red: 5}, readings: 9", "levels.red", "must be at most 1"),
+        ("kind: quality, levels: {red: 1}, readings: 65", "readings", "must be at most 64"),
+        ("kind: deviation, property: pm25, levels: {red: 3}", "least", "is missing"),
+        (
+            "kind: deviation, property: pm25, levels: {red: 3}, least: 1, days: 5",
+            "min_days",
+            "not be greater than days",
+        ),
+        ("kind: expression, when: 'pm25 >'", "when", "is not a CEL expression"),
+        ("kind: expression, when: 'pm2_5 > 1.0'", "when", "did you mean 'pm25'?"),
+        ("kind: expression, when: 'pm25 > 1.0 || o3_aeg < 9.0'", "when", "'o3_aeg' is not known"),
+        ("kind: expression, when: 'pm25 + 1 > 2.0'", "when", "numbers are written with a point"),
+        ("kind: expression, when: 'pm25 > 1.0 || pm25 > \"x\"'", "when", "No such overload"),
+        ("kind: expression, when: 'pm25 > 1.0 && !(pm25 < 0.0 || pm25 == station_id)'", "when", "never equal"),
+        ("kind: expression, when: 'pm25 + 1.0'", "when", "neither true nor false"),
+        ("kind: expression, when: 'station_kind == \"air\"'", "when", "names no reading"),
+        ("kind: expression, when: 'int(pm25) > 1'", "when", "int cannot be used here"),
+        ("kind: expression, when: 'pm25 > attribute_limit'", "when", "has all of attribute_limit"),
+        ("kind: clock_wrong, after: 5", "after", "did you mean 'after_s'?"),
+        ("kind: clock_wrong, schedule: {start: '24:00'}", "schedule.start", "a time of day such as"),
+        ("kind: clock_wrong, schedule: {start: 22}", "schedule.start", "in quotes"),
+        ("kind: clock_wrong, schedule: {days: [sat, son]}", "schedule.days[1]", "must be one of mon"),
+        ("kind: clock_wrong, schedule: {days: []}", "schedule.days", "at least 1"),
+        ("kind: clock_wrong, schedule: {begin: '01:00'}", "schedule.begin", "allowed: days, start, end"),
+        ("kind: situation, rules: x, place: network, within_s: 60", "rules[0]", "is not a rule"),
+        ("kind: situation, rules: r, place: network, within_s: 60", "rules[0]", "is a situation itself"),
+        ("kind: situation, place: network, within_s: 60", "", "needs `rules` or `properties`"),
+        ("kind: situation, properties: pm_25, place: network, within_s: 60", "properties[0]", "did you mean 'pm25'?"),
+        ("kind: situation, properties: pm25, place: city, within_s: 60", "place", "must be one of district, network"),
+        ("kind: situation, properties: pm25, place: radius, within_s: 60", "", "place: radius needs `radius_km`"),
+        ("kind: situation, properties: pm25, place: downstream, within_s: 60", "", "needs `then`"),
+        ("kind: situation, properties: pm25, place: network, radius_km: 3, within_s: 60", "radius_km", "radius alone"),
+        ("kind: situation, properties: pm25, place: network, stations: 1, within_s: 60", "stations", "at least 2"),
+        ("kind: situation, properties: pm25, place: network, within_s: 60, schedule: {}", "schedule", "leave it out"),
+        ("kind: thresold", "kind", "'threshold', 'rate_of_change', 'stuck'"),
     ],
 )
 def test_fault_of_a_rule(tmp_path: Path, rule: str, key: str, says: str) -> None:
@@ -119,6 +170,46 @@ def test_fault_of_a_rule(tmp_path: Path, rule: str, key: str, says: str) -> None
     assert len(found) == 1, found
     assert (found[0].line, found[0].key) == (14, f"rules[0].{key}".rstrip("."))
     assert says in found[0].message
+
+
+@pytest.mark.parametrize(
+    ("rule", "hidden"),
+    [
+        ("kind: threshold, property: pm25, levels: {blue: 2, red: 1}", ("levels", "{blue: 2, red: 1}")),
+        ("kind: silence", ("", "")),
+        ("kind: silence, after_s: 5, after_intervals: 2", ("", "")),
+    ],
+)
+def test_a_wrong_key_of_where_hides_nothing_of_its_rule(tmp_path: Path, rule: str, hidden: tuple[str, str]) -> None:
+    """What is wrong between the rule's own keys is told beside it, with a value as it was written."""
+    found = problems(tmp_path, f"{HEAD}rules:\n  - {{id: r, zh: 规, en: Rule, {rule}, where: {{knd: air}}}}\n")
+    key, value = hidden
+    assert [(p.key, p.value) for p in found] == [
+        ("rules[0].where.knd", "air"), (f"rules[0].{key}".rstrip("."), value),
+    ]  # fmt: skip
+    assert [
+        (p.key, p.value) for p in problems(tmp_path, f"{HEAD}rules:\n  - {{id: r, zh: 规, en: Rule, {rule}}}\n")
+    ] == [(f"rules[0].{key}".rstrip("."), value)]
+
+
+def test_every_sentence_has_both_languages(tmp_path: Path) -> None:
+    """One fault of each kind that our own checks know."""
+    text = """\
+stations:
+  - {id: A, zh: 甲, en: A, network: n, domain: air, kind: air, position: [36.1, 120.3], timezone: Beijing,
+     devices: [{id: a, fields: {x: {property: pm_25}, y: {property: pm25, unit: ppb, scale: 0}}}, {id: b}]}
+  - {id: B, zh: 乙, en: B, network: m, domain: air, kind: air, position: here, limits: {co: {range: [2, 1]}},
+     devices: [{id: c, fields: {x: pm25, y: pm25}}]}
+rules:
+  - {id: r, zh: 规, en: R, kind: thresold}
+  - {id: s, zh: 规, en: S, kind: silence, where: {station: Z, network: Z}}
+networks: [{id: n, zh: 网, en: N}]
+"""
+    found = problems(tmp_path, text)
+    assert len(found) == 14, found
+    assert [str(p) for p in found if not re.search(r"[\u4e00-\u9fff].* / .*[a-z]", p.message)] == []
+    assert [p.line for p in found] == sorted(p.line for p in found)
+    assert not any("': " in p.value for p in found), "a Python dict was shown"
 
 
 def test_all_faults_come_at_once(tmp_path: Path) -> None:
@@ -183,7 +274,7 @@ def test_defaults_set_twice(tmp_path: Path) -> None:
         ("{limits: {air: {pm25: {suspect: [0, 5000]}}}}", "defaults.limits.air.pm25", "inside range"),
         ("{limits: {air: {pm25: {rnge: [0, 1]}}}}", "defaults.limits.air.pm25.rnge", "did you mean 'range'?"),
         ("{limits: {air: {pm25: {spike: {fial: 1}}}}}", "defaults.limits.air.pm25.spike.fial", "did you mean 'fail'?"),
-        ("{sentinels: [x]}", "defaults.sentinels[0]", "valid number"),
+        ("{sentinels: [x]}", "defaults.sentinels[0]", "须为数值 / must be a number"),
     ],
 )
 def test_fault_of_defaults(tmp_path: Path, defaults: str, key: str, says: str) -> None:
@@ -213,8 +304,10 @@ def test_what_is_no_catalogue_file(tmp_path: Path, content: bytes, line: int, sa
 
 
 def test_empty_folder_and_empty_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no \\*\\.yaml"):
+    with pytest.raises(ConfigError, match=r"没有 \*\.yaml 文件 / folder has no \*\.yaml"):
         load_catalogue(tmp_path)
+    with pytest.raises(ConfigError, match="没有此文件夹 / there is no such folder"):
+        load_catalogue(tmp_path / "none")
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     assert load_catalogue(tmp_path).stations == {}
 
@@ -230,6 +323,98 @@ def test_fault_in_a_merged_block_points_at_what_the_user_wrote_last(tmp_path: Pa
     assert (problem.line, problem.key) == (16, "stations[1].domain")
 
 
+@pytest.mark.parametrize(
+    ("window", "key", "says"),
+    [
+        ("start: '2026-11-23T08:00:00', end: '2026-11-24T08:00:00+08:00'", "start", "with its offset from UTC"),
+        ("start: '2026-11-23T08:00:00+08:00', end: soon", "end", "with its offset from UTC"),
+        ("start: '2026-11-23T08:00:00+08:00', end: '2026-11-23T00:00:00Z'", "end", "must be later than start"),
+    ],
+)
+def test_fault_of_a_maintenance_window(tmp_path: Path, window: str, key: str, says: str) -> None:
+    problem = one(tmp_path, "zh: 甲", f"zh: 甲\n    maintenance: [{{{window}}}]")
+    assert (problem.line, problem.key) == (6, f"stations[0].maintenance[0].{key}")
+    assert says in problem.message
+
+
 def test_unit_as_long_as_a_book_is_refused_and_cut(tmp_path: Path) -> None:
     problem = one(tmp_path, "properties: [pm25]", f"fields: {{x: {{property: pm25, unit: {'u' * 5000}}}}}")
     assert len(problem.message) < 300
+
+
+def test_one_fault_hides_no_other(tmp_path: Path) -> None:
+    """What is right in a block with a fault is compared with the other blocks all the same."""
+    text = (
+        HEAD.replace("domain: air", "domain: aire").replace("network: n", "network: m")
+        + """\
+      - {id: b, fields: {dust: {property: pm25, unit: ppb}}}
+      - {id: a, properties: [pm10, pm2_5]}
+rules:
+  - {id: r, zh: 规, en: R, kind: silence, after_s: 0, where: {station: Z}}
+  - {id: r, zh: 规, en: R, kind: silence, after_s: 5}
+defaults:
+  limits: {air: {pm25: {range: [0, 9000], spike: {fail: x}}}, all: {co: {suspect: [0, 1e9]}}}
+"""
+    )
+    found = {(p.line, p.key): p.message for p in problems(tmp_path, text)}
+    assert sorted(found) == [
+        (7, "stations[0].network"), (8, "stations[0].domain"), (13, "stations[0].devices[1].fields.dust"),
+        (13, "stations[0].devices[1].fields.dust.unit"), (14, "stations[0].devices[2].id"),
+        (14, "stations[0].devices[2].properties[1]"), (16, "rules[0].after_s"), (16, "rules[0].where.station"),
+        (17, "rules[1].id"), (19, "defaults.limits.air.pm25.spike.fail"), (19, "defaults.limits.all.co"),
+    ], found  # fmt: skip
+    assert "一数一源" in found[13, "stations[0].devices[1].fields.dust"]
+
+
+def test_what_follows_from_a_fault_is_not_told(tmp_path: Path) -> None:
+    """A network with a wrong id, a file that cannot be read, limits whose default is wrong: nobody is blamed twice."""
+    text = HEAD.replace("zh: 甲", "zh: 甲\n    limits: {pm25: {suspect: [0, 2000]}}")
+    (tmp_path / "d.yaml").write_text("defaults: {limits: {air: {pm25: {range: [0, x]}}}}\n")
+    found = problems(tmp_path, text.replace("{id: n,", "{id: n/,"))
+    assert [p.key for p in found] == ["networks[0].id", "defaults.limits.air.pm25.range[1]"]
+    (tmp_path / "d.yaml").write_text("networks: [\n")
+    found = problems(tmp_path, HEAD.replace("network: n", "network: other"))
+    assert [p.file for p in found] == [str(tmp_path / "d.yaml")]
+
+
+def test_a_fault_in_an_anchor_is_told_once_where_its_text_stands(tmp_path: Path) -> None:
+    """Of a block, a list and a single word, however often they are used."""
+    text = """\
+rules:
+  - id: r
+    zh: 规
+    en: R
+    kind: silence
+    after_s: &wait soon
+  - {id: s, zh: 规, en: S, kind: silence, after_s: *wait, where: &all {knd: air}}
+  - {id: t, zh: 规, en: T, kind: silence, after_s: 5, where: *all}
+"""
+    found = [(p.line, p.key) for p in problems(tmp_path, HEAD + text)]
+    assert found == [(18, "rules[0].after_s"), (19, "rules[1].where.knd")]
+
+
+def test_an_anchor_whose_use_is_the_fault_is_told_where_it_is_used(tmp_path: Path) -> None:
+    """The same devices at two stations: the line of the anchor would name the station that is right."""
+    text = (
+        HEAD.replace("devices:", "devices: &d")
+        + """\
+  - {id: B, zh: 乙, en: B, network: n, domain: air, kind: air, position: [120.3, 36.1], devices: *d}
+"""
+    )
+    [problem] = problems(tmp_path, text)
+    assert (problem.line, problem.key) == (13, "stations[1].devices[0].id")
+    assert f"{tmp_path / 'c.yaml'}:12" in problem.message
+
+
+def test_topology_names_stations_and_goes_one_way(tmp_path: Path) -> None:
+    """What is not a station, and a loop, are told with their line; a branch that meets again is no loop."""
+    rest = "en: S, network: n, domain: air, kind: air, position: [120.3, 36.1]"
+    above = {"A": "[B, X]", "B": "[C]", "C": "[A]", "D": "[E, F]", "E": "[G]", "F": "G", "G": "[]"}
+    listed = "".join(
+        f"  - {{id: {name}, zh: 站, {rest}, downstream_of: {names}, devices: [{{id: d{name}, properties: [pm25]}}]}}\n"
+        for name, names in above.items()
+    )
+    found = problems(tmp_path, f"networks: [{{id: n, zh: 网, en: N}}]\nstations:\n{listed}")
+    assert [(p.line, p.key) for p in found] == [(3, "stations[0].downstream_of[1]"), (3, "stations[0].downstream_of")]
+    assert "is not a station" in found[0].message
+    assert "A is downstream of B is downstream of C is downstream of A" in found[1].message

@@ -8,23 +8,25 @@ import pytest
 from pydantic import BaseModel
 
 from qingtu.catalogue import load_catalogue
-from qingtu.catalogue_model import (
-    Content,
-    Defaults,
-    Device,
-    FieldSpec,
-    Kind,
-    LimitSpec,
-    Network,
-    SilenceRule,
-    Station,
-    ThresholdRule,
-    Where,
+from qingtu.catalogue_limits import Attenuated, Climate, FlatLine, Gap, LimitSpec, Pair, Spike
+from qingtu.catalogue_model import Content, Defaults, Device, FieldSpec, Network, Station, Window
+from qingtu.catalogue_relations import (
+    CalmWind,
+    Density,
+    Location,
+    NitrogenOxides,
+    ParticleSizes,
+    Relations,
+    Together,
 )
+from qingtu.catalogue_rules import RULE_MODELS, Schedule, Where
+from qingtu.catalogue_words import Kind
 
 PAGE = (Path(__file__).parents[2] / "docs" / "catalogue.md").read_text(encoding="utf-8")
 MODELS: tuple[type[BaseModel], ...] = (
-    Content, Defaults, Device, FieldSpec, LimitSpec, Network, SilenceRule, Station, ThresholdRule, Where,
+    Attenuated, Climate, Content, Defaults, Device, FieldSpec, FlatLine, Gap, LimitSpec, Network, Pair, Schedule,
+    Spike, Station, Where, CalmWind, Density, Location, NitrogenOxides, ParticleSizes, Relations, Together,
+    Window, *RULE_MODELS.values(),
 )  # fmt: skip
 
 

@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from qingtu.catalogue import Catalogue, load_catalogue
-from qingtu.catalogue_model import Domain, Kind, SilenceRule, Station, ThresholdRule
+from qingtu.catalogue_model import Station
+from qingtu.catalogue_rules import SilenceRule, ThresholdRule
+from qingtu.catalogue_words import Domain, Kind
 from qingtu.properties import load_properties
 
 ROOT = Path(__file__).parents[2]
@@ -132,6 +134,37 @@ def test_threshold_rule_watches_something_and_can_be_reached(rule: ThresholdRule
     low, high = load_properties()[rule.property].plausible
     assert all(low <= number <= high for number in rule.levels.values())
     assert rule.hysteresis < high - low
+
+
+@pytest.mark.parametrize(
+    "rule", [rule for rule in demonstration().rules if isinstance(rule, ThresholdRule)], ids=lambda rule: rule.id
+)
+def test_no_level_is_beyond_what_quality_lets_pass(rule: ThresholdRule) -> None:
+    """Readings that are found suspect raise nothing: a limit that is too narrow would silence the alert."""
+    found = demonstration()
+    for series in found.series:
+        if (series.property, series.channel) == (rule.property, rule.channel) and rule.where.covers(
+            found.stations[series.station]
+        ):
+            low = max(series.limits.suspect_min, series.limits.fail_min)
+            high = min(series.limits.suspect_max, series.limits.fail_max)
+            assert all(low <= number <= high for number in rule.levels.values()), series.station
+
+
+WATCHED = ("air", "weather", "water", "ocean", "noise", "soil", "radiation", "source", "community")
+
+
+@pytest.mark.parametrize("domain", WATCHED)
+def test_every_domain_has_rules_of_several_kinds(domain: str) -> None:
+    """Level, change, standing still, quality, clock and silence; a rule on no series of the domain would be idle."""
+    found = demonstration()
+    stations = [s for s in found.stations.values() if s.domain == domain]
+    rules = {rule.id: rule for s in stations for rule in found.rules_for(s.id)}
+    series = {(s.property, s.channel) for s in found.series if found.stations[s.station].domain == domain}
+    wanted = {r.id: (getattr(r, "property", None), getattr(r, "channel", None)) for r in rules.values()}
+    assert [rule for rule, key in wanted.items() if key[0] and key not in series] == []
+    kinds = {rule.kind for rule in rules.values()}
+    assert {"rate_of_change", "stuck", "quality", "clock_wrong", "silence"} <= kinds
 
 
 def test_default_sentinels_are_never_plausible_for_the_field_they_are_applied_to() -> None:

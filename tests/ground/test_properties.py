@@ -15,9 +15,9 @@ PUBLISHED_UG_M3_PER_PPB = {
 }  # fmt: skip
 
 
-def test_dictionary_has_all_137_properties_in_the_order_of_the_file() -> None:
+def test_dictionary_has_all_157_properties_in_the_order_of_the_file() -> None:
     keys = load_properties().keys()
-    assert len(keys) == 137
+    assert len(keys) == 157
     assert (keys[0], keys[-1]) == ("pm25", "snr")
 
 

@@ -39,6 +39,7 @@ PINT = {
     "uGy/s": "uGy/s",
     "V/m": "V/m", "mV/m": "mV/m", "kV/m": "kV/m", "V": "V", "mV": "mV", "uV": "uV", "kV": "kV",
     "A": "A", "mA": "mA", "uA": "uA", "kA": "kA", "kW": "kW", "W": "W", "MW": "MW", "mW": "mW",
+    "mg/kg": "mg/kg", "ug/kg": "ug/kg", "g/kg": "g/kg", "km2": "km^2", "m2": "m^2", "har": "hectare",
     "kW.h": "kW*hour", "W.h": "W*hour", "MW.h": "MW*hour", "J": "J", "kJ": "kJ", "MJ": "MJ", "GJ": "GJ",
 }  # fmt: skip
 # Annotated or arbitrary units have no meaning outside their own name, so only the scale within the name is stated.

@@ -24,6 +24,8 @@ from qingtu.records import ALERTS, PROCESSED, RAW_ROWS, REJECTED, Kind, decode
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from qingtu.contracts import Outputs
+
 T0 = 1_795_392_000_000_000  # 2026-11-23T00:00:00Z
 CONFIG: dict[str, Any] = {
     "ahead_limit_s": 300,
@@ -33,7 +35,7 @@ CONFIG: dict[str, Any] = {
     "routes": {"native": "native", "other": "native"},
 }
 _NETWORK = {"id": "n", "zh": "网", "en": "Net", "interval_s": 60}
-_RULES: list[dict[str, Any]] = [
+RULES: list[dict[str, Any]] = [
     {"id": "dust", "kind": "threshold", "zh": "尘", "en": "Dust", "property": "pm25",
      "levels": {"blue": 75, "orange": 150, "red": 250}, "hysteresis": 5},
     {"id": "dust-held", "kind": "threshold", "zh": "尘", "en": "Dust", "property": "pm25",
@@ -69,9 +71,13 @@ def catalogue(
     content = {
         "networks": [_NETWORK],
         "stations": list(usual if stations is None else stations),
-        "rules": list(_RULES if rules is None else rules),
+        "rules": list(RULES if rules is None else rules),
     }
     return Catalogue(Content.model_validate(content))
+
+
+CAT = catalogue()
+"""The usual one."""
 
 
 def message(device: str, body: Any, at_s: float = 0, **columns: Any) -> dict[str, Any]:
@@ -188,7 +194,7 @@ def drive(
     return result
 
 
-def _collect(outputs: Mapping[str, bytes], starts: Sequence[int], start: int, result: Result) -> None:
+def _collect(outputs: Outputs, starts: Sequence[int], start: int, result: Result) -> None:
     for stream, section in (
         (PROCESSED, "readings"), (PROCESSED, "events"), (PROCESSED, "manifest"), (ALERTS, "alerts"),
         (REJECTED, "rejected"),

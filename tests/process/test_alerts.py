@@ -7,15 +7,30 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from processors.alerts.batch import alert_id
+from processors.process import Process
 from qingtu.clock import SECOND
-from tests.process.support import T0, Result, catalogue, command, configure, drive, message, reading, station, tick
+from qingtu.partitions import partition_of
+from qingtu.records import ALERTS, decode
+from tests.process.support import (
+    CAT,
+    T0,
+    Result,
+    catalogue,
+    command,
+    configure,
+    drive,
+    frame_of,
+    message,
+    reading,
+    station,
+    tick,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qingtu.catalogue import Catalogue
 
-CAT = catalogue()
 DUST = ("dust", "A", "pm25", "main")
 
 
@@ -159,6 +174,22 @@ def test_silence_opens_after_the_limit_and_is_resolved_when_heard() -> None:
     assert quiet(*rows, *alive, tick(600), tick(601), tick(602), message("a", b"broken", 700)) == [
         ("A", "open", 601), ("A", "resolved", 700),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 3])
+def test_each_partition_watches_its_own_stations(partitions: int) -> None:
+    """Of the others it never hears anything, which says nothing about them: each silence is told once."""
+    told = []
+    for partition in range(partitions):
+        process = Process({CAT.version: CAT}.__getitem__, partition, partitions)
+        process.restore(None)
+        rows = [configure(0, CAT.version), tick(5000, {"native": 0, "other": 0})]
+        alerts = process.apply(decode(frame_of(rows)), 0).get(ALERTS)
+        if alerts is not None:
+            names = decode(alerts).sections["alerts"].column("station").to_pylist()
+            assert {partition_of(name, partitions) for name in names} == {partition}
+            told += names
+    assert sorted(told) == ["A", "B", "C"]
 
 
 def test_our_own_restart_raises_nothing() -> None:

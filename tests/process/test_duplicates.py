@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingest.raw import SESSION
 from processors.deduplicate import HASH, InFlight, Segments, _inside, _sorted, fingerprints, sender
 from qingtu.clock import HOUR
 from qingtu.records import Outcome
-from tests.process.support import T0, catalogue, configure, drive, message, reading
+from tests.process.support import CAT, T0, command, configure, drive, message, reading
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CAT = catalogue()
 STORED, DUPLICATE, QUARANTINED = (int(o) for o in (Outcome.STORED, Outcome.DUPLICATE, Outcome.QUARANTINED))
 
 
@@ -112,6 +112,7 @@ def test_equal_bytes_without_identity_are_new_readings() -> None:
     ("again", "outcome"),
     [
         ({"flags": 5, "connection": 2}, DUPLICATE),
+        ({"flags": 5, "connection": 0}, DUPLICATE),  # numbers are times, and our clock was set back between the two
         ({"flags": 1, "connection": 2}, STORED),  # not marked
         ({"flags": 5, "connection": 1}, STORED),  # the same connection: brokers redeliver only on another
         ({"flags": 5, "connection": 2, "packet_id": 6}, STORED),  # another message
@@ -284,3 +285,11 @@ def test_a_fingerprint_is_of_sender_and_payload() -> None:
     found = fingerprints([sender("n", "a")], [b"payload"])
     assert found.dtype == HASH
     assert found.tobytes().hex() == "f53412988c564fadb0701751bb2d8472"
+
+
+@pytest.mark.parametrize(("gateway", "outcome"), [("g", STORED), ("h", DUPLICATE)])
+def test_identifiers_of_a_new_session_say_nothing_about_the_old_one(gateway: str, outcome: int) -> None:
+    """The broker forgot the session: what comes again under an old identifier is another message. Gateways differ."""
+    told = command(0, SESSION, connection=2) | {"gateway": gateway}
+    first = timeless(gateway="g")
+    assert outcomes(first, told, timeless(gateway="g", flags=5, connection=3)) == [STORED, outcome]

@@ -13,6 +13,7 @@ from processors.process import Process
 from qingtu.clock import DAY, SECOND
 from qingtu.records import Outcome, decode
 from tests.process.support import (
+    CAT,
     T0,
     Result,
     batch_of,
@@ -27,7 +28,6 @@ from tests.process.support import (
     tick,
 )
 
-CAT = catalogue()
 STORED, QUARANTINED, IGNORED = (int(o) for o in (Outcome.STORED, Outcome.QUARANTINED, Outcome.IGNORED))
 
 

@@ -16,9 +16,12 @@ from ioos_qc import qartod
 
 from processors.plan import Plan
 from processors.quality import CHECKS
-from processors.quality.run import _FLAG, _RANK, Quality
+from processors.quality.flags import FLAG, RANK
+from processors.quality.run import Quality
 from qingtu.clock import MINUTE, SECOND
+from qingtu.marks import load_marks
 from qingtu.records import Flag
+from tests.process.judging import BITS, Judge, judged_alone, of_check, with_limits, without_2
 from tests.process.support import T0, catalogue, configure, drive, reading, station
 
 if TYPE_CHECKING:
@@ -26,59 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from qingtu.catalogue import Catalogue
 
 VECTORS = yaml.safe_load((Path(__file__).parent / "qartod.yaml").read_text(encoding="utf-8"))
-BITS = {key: 1 << check.bit for key, check in CHECKS.items()}
-FAR = 10**7  # the dictionary's range must not speak in tests of other checks
-
-
-def with_limits(**limits: Any) -> Catalogue:
-    """A catalogue of one station with one series of water level."""
-    spec = {"range": [-FAR, FAR], **limits}
-    return catalogue([station("A", [{"id": "a", "properties": ["water_level"]}], limits={"water_level": spec})], [])
-
-
-class Judge:
-    """One series judged in pieces, as the pass does it; keeps the newest flag and bits of each reading."""
-
-    def __init__(self, cat: Catalogue) -> None:
-        self.quality = Quality(Plan(cat))
-        self.flags: dict[int, int] = {}
-        self.tests: dict[int, int] = {}
-        self.late: dict[int, bool] = {}
-        self.revisions = 0
-
-    def add(self, times_us: Sequence[int], values: Sequence[float], received_us: Sequence[int] | None = None) -> None:
-        """Judge some more readings."""
-        n = len(times_us)
-        times = np.array(times_us, np.int64)
-        received = times if received_us is None else np.array(received_us, np.int64)
-        judged = self.quality.judge(np.zeros(n, np.int32), times, np.array(values, np.float64), received)
-        for i, at in enumerate(times.tolist()):
-            if at not in self.flags or not judged.late[i]:
-                self.flags[at], self.tests[at] = int(judged.flag[i]), int(judged.tests[i])
-                self.late[at] = bool(judged.late[i])
-        for k, at in enumerate(judged.again_time_us.tolist()):
-            self.flags[at], self.tests[at] = int(judged.again_flag[k]), int(judged.again_tests[k])
-            self.revisions += 1
-
-
-def judged_alone(cat: Catalogue, values: Sequence[float | None], dt_s: int = 60) -> Judge:
-    """Judge a regular series as a whole."""
-    judge = Judge(cat)
-    judge.add([T0 + i * dt_s * SECOND for i in range(len(values))], [math.nan if v is None else v for v in values])
-    return judge
-
-
-def of_check(judge: Judge, key: str) -> list[int]:
-    """Whether one check found each reading bad, as its bit says."""
-    return [int(bool(tests & BITS[key])) for tests in judge.tests.values()]
-
-
-def without_2(flags: Sequence[int]) -> list[int]:
-    """What one check's flags become beside others that pass: a pass hides what was not evaluated."""
-    return [1 if flag == 2 else flag for flag in flags]
 
 
 # ------------------------------------------------------------------------------------------------------ vectors
@@ -108,11 +60,47 @@ def test_rate_of_change_vector(vector: dict[str, Any]) -> None:
     assert of_check(judge, "rate_of_change") == [int(flag in {3, 4}) for flag in vector["flags"]]
 
 
+@pytest.mark.parametrize("vector", VECTORS["spike_differential"], ids=lambda v: str(v["x"]))
+def test_spike_differential_vector(vector: dict[str, Any]) -> None:
+    """By differences a step passes and a spike flags itself alone."""
+    limits = {"suspect": vector["suspect"], "fail": vector["fail"], "method": "differential"}
+    judge = judged_alone(with_limits(spike=limits), vector["x"])
+    assert of_check(judge, "spike") == [int(flag in {3, 4}) for flag in vector["flags"]]
+    assert list(judge.flags.values()) == without_2(vector["flags"])
+
+
+@pytest.mark.parametrize("vector", VECTORS["flat_line"], ids=lambda v: str(v["x"]))
+def test_flat_line_vector(vector: dict[str, Any]) -> None:
+    """Strictly within the tolerance for so many readings; missing ones are skipped."""
+    flat = {name: vector[name] for name in ("suspect_s", "fail_s", "tolerance")}
+    judge = judged_alone(with_limits(vector["dt_s"], flat_line=flat), vector["x"], vector["dt_s"])
+    assert list(judge.flags.values()) == vector["flags"]
+
+
+@pytest.mark.parametrize("vector", VECTORS["climatology"])
+def test_climatology_vector(vector: dict[str, Any]) -> None:
+    """By month, bounds inclusive; a month that nothing is said of is not evaluated."""
+    judge = Judge(with_limits(climatology=[vector["member"]]))
+    for day, value in zip(vector["t"], vector["x"], strict=True):
+        judge.add([int(np.datetime64(day, "us").astype(np.int64))], [value])
+    assert of_check(judge, "climatology") == [int(flag in {3, 4}) for flag in vector["flags"]]
+    assert list(judge.flags.values())[-2:] == vector["flags"][-2:]
+
+
+@pytest.mark.parametrize("vector", VECTORS["gap"])
+def test_gap_vector(vector: dict[str, Any]) -> None:
+    """The reading after more than so long a time; exactly so long is none."""
+    judge = Judge(with_limits(gap={"fail_s": vector["fail_h"] * 3600}))
+    times = [int(np.datetime64(t, "us").astype(np.int64)) for t in vector["t"]]
+    judge.add(times, [0.0] * len(times))
+    assert list(judge.flags.values()) == vector["flags"]
+
+
 @pytest.mark.parametrize("vector", VECTORS["aggregate"])
 def test_aggregate_vector(vector: dict[str, Any]) -> None:
     """FAIL > SUSPECT > PASS > NOT EVALUATED > MISSING."""
-    ranks = np.maximum(_RANK[np.array(vector["a"])], _RANK[np.array(vector["b"])])
-    assert _FLAG[ranks].tolist() == vector["flags"]
+    ranks = np.maximum(RANK[np.array(vector["a"])], RANK[np.array(vector["b"])])
+    assert FLAG[ranks].tolist() == vector["flags"]
 
 
 # ------------------------------------------------------------------------------------------------------- oracle
@@ -144,7 +132,7 @@ def test_flags_and_bits_are_those_of_ioos_qc(
     values: list[float], spike: list[float], rate: list[float], dt_s: int, data: st.DataObject
 ) -> None:
     """On regular whole-second series the final flag is ioos_qc's aggregate and each bit is its test's 3, 4 or 9."""
-    limits = {
+    limits: dict[str, Any] = {
         "range": [-5, 5], "suspect": [-3, 4], "spike": {"suspect": spike[0], "fail": spike[1]},
         "rate_per_h": {"suspect": rate[0] * 3600, "fail": rate[1] * 3600},
     }  # fmt: skip
@@ -167,7 +155,14 @@ def test_flags_and_bits_are_those_of_ioos_qc(
 @settings(max_examples=150, deadline=None)
 def test_cutting_a_random_series_changes_nothing(data: st.DataObject) -> None:
     """Repeated, late, delayed and missing readings in any cutting give the same flags, bits and revisions."""
-    cat = with_limits(spike={"suspect": 2, "fail": 4}, rate_per_h={"suspect": 100, "fail": 300})
+    cat = with_limits(
+        spike={"suspect": 2, "fail": 4, "method": data.draw(st.sampled_from(["average", "differential"]))},
+        rate_per_h={"suspect": 100, "fail": 300},
+        flat_line={"tolerance": 1.5, "suspect_s": 120, "fail_s": data.draw(st.integers(120, 400))},
+        gap={"suspect_s": 60, "fail_s": 120},
+        attenuated={"suspect": 2, "fail": 1, "window_s": data.draw(st.integers(60, 500)), "min_readings": 2},
+        climatology=[{"months": [11], "suspect": [0.5, 8]}],
+    )
     n = data.draw(st.integers(1, 30))
     steps = st.sampled_from([0, 1, -1, 1, 1, 2]).map(lambda k: k * MINUTE)
     times = np.cumsum([data.draw(steps) for _ in range(n)]) + T0
@@ -199,7 +194,7 @@ def test_cutting_a_random_series_changes_nothing(data: st.DataObject) -> None:
 
 def test_late_readings_leave_memory_alone() -> None:
     """Older, equal-time and delayed readings get 2 from checks with memory, and are not remembered."""
-    limits = {"spike": {"suspect": 1}, "rate_per_h": {"suspect": 60}}
+    limits: dict[str, Any] = {"spike": {"suspect": 1}, "rate_per_h": {"suspect": 60}}
     late = Judge(with_limits(**limits))
     late.add([T0, T0 + MINUTE], [0, 0.5])
     late.add(
@@ -250,6 +245,36 @@ def test_limits_change_and_memory_stays() -> None:
     assert drive(rows, [first, second]).flags("A", "water_level") == {0: 1, 60: 1, 120: 3}
 
 
+# -------------------------------------------------------------------------------------------------------- marks
+
+
+def test_what_a_device_says_of_a_reading_comes_through() -> None:
+    """From the payload to the bit; other readings of the message, and of other messages, have none."""
+    cat = catalogue([station("A", [{"id": "a", "properties": ["pm25", "o3"]}])], [])
+    rows = [
+        configure(0, cat.version),
+        reading("a", 0, pm25={"value": 30, "mark": "Calibration"}, o3=50),
+        reading("a", 60, pm25={"value": 30, "unit": "ug/m3", "mark": "normal"}, o3={"value": 50, "mark": "power_on"}),
+        reading("a", 120, pm25={"value": 30, "mark": "?"}, o3={"value": 50, "mark": None}),
+        reading("a", 180, pm25={"value": 30, "mark": 7}, o3={"value": None, "mark": "fault"}),
+    ]
+    for cuts in ([], [1, 2, 3, 4]):
+        result = drive(rows, [cat], cuts)
+        assert result.flags("A", "pm25") == {0: 4, 60: 1, 120: 3}
+        assert result.flags("A", "o3") == {0: 1, 60: 3, 120: 1, 180: 9}
+        assert [r["reason"] for r in result.rejected] == ["bad_value"]
+        marked = {(r["property"], r["time"] // SECOND) for r in result.readings if r["tests"] & BITS["instrument"]}
+        assert marked == {("pm25", 0), ("o3", 60), ("pm25", 120)}
+
+
+def test_marks_are_those_of_hj212_and_of_the_page() -> None:
+    """Every letter of table 8 has a mark, and the page lists all with their flags."""
+    assert {mark.hj212 for mark in load_marks()} - {None} == set("NFMSDCTB")
+    page = (Path(__file__).parents[2] / "docs/quality.md").read_text(encoding="utf-8")
+    for mark in load_marks():
+        assert f"| `{mark.key}` | {mark.hj212 or ''} | {mark.flag} | {mark.zh} |".replace("|  |", "| |") in page
+
+
 # --------------------------------------------------------------------------------------------------------- page
 
 
@@ -259,6 +284,7 @@ def test_worked_examples_of_the_page_are_true() -> None:
     examples = [yaml.safe_load(block) for block in re.findall(r"```yaml example\n(.*?)```", page, re.DOTALL)]
     assert {example["check"] for example in examples} == set(CHECKS)
     for example in examples:
-        judge = judged_alone(with_limits(**example.get("limits", {})), example["values"], example["every_s"])
+        cat = with_limits(example["every_s"], example.get("depth_m"), **example.get("limits", {}))
+        judge = judged_alone(cat, example["values"], example["every_s"], example.get("marks"))
         assert list(judge.flags.values()) == example["flags"], example
         assert of_check(judge, example["check"]) == example["bit"], example

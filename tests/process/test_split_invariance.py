@@ -10,9 +10,28 @@ from hypothesis import strategies as st
 
 from processors.alerts.batch import alert_id
 from qingtu.clock import SECOND
-from tests.process.support import T0, catalogue, command, configure, drive, message, reading, station, tick
+from tests.process.support import CAT, RULES, T0, catalogue, command, configure, drive, message, reading, station, tick
 
-USUAL = catalogue()
+_KINDS: list[dict[str, Any]] = [
+    {"kind": "rate_of_change", "property": "pm25", "levels": {"blue": 100, "red": 3000}, "over_s": 600},
+    {"kind": "stuck", "property": "pm25", "for_s": 60, "readings": 2, "tolerance": 5, "normal": [10]},
+    {"kind": "quality", "levels": {"blue": 0.25, "red": 0.5}, "readings": 4, "renotify_s": 60},
+    {"kind": "quality", "property": "pm25", "levels": {"yellow": 0.3}, "span_s": 300},
+    {"kind": "deviation", "property": "pm25", "levels": {"blue": 1, "red": 2}, "least": 5, "min_days": 3, "hold_s": 30},
+    {"kind": "expression", "when": "pm25 > 40.0 && (air_temperature < 0.0 || pm25_flag > 2)", "max_age_s": 7200},
+    {"kind": "clock_wrong", "after_s": 60},
+    {"kind": "link", "after_s": 60},
+    {"kind": "network", "least": 2, "share": 0.6, "grace_s": 60},
+    {"kind": "clock_wrong", "schedule": {"start": "08:05", "end": "09:30"}},
+    {"kind": "threshold", "property": "pm25", "levels": {"blue": 15}, "renotify_s": 60,
+     "schedule": {"start": "08:02", "end": "08:20"}},
+    {"kind": "situation", "properties": ["pm25"], "place": "network", "within_s": 3600, "clear_s": 60},
+    {"kind": "situation", "rules": ["dust", "dust-held", "k0"], "place": "network", "within_s": 600, "level": "red"},
+]  # fmt: skip
+OTHERS = [{"id": f"k{n}", "zh": "规", "en": "Rule", **rule} for n, rule in enumerate(_KINDS)]
+USUAL = catalogue(None, [*RULES, *OTHERS])
+"""The usual stations under rules of every kind."""
+
 # Another version: A is renamed in its rules' eyes (gone), C has other limits, D is new.
 CHANGED = catalogue(
     [
@@ -23,6 +42,7 @@ CHANGED = catalogue(
     rules=[
         {"id": "dust", "kind": "threshold", "zh": "尘", "en": "Dust", "property": "pm25", "levels": {"blue": 80}},
         {"id": "quiet", "kind": "silence", "zh": "静", "en": "Quiet", "after_s": 300},
+        *OTHERS[::2],
     ],
 )
 
@@ -68,7 +88,7 @@ def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
     rows = [configure(0, USUAL.version, dedup_horizon_h=2, dedup_max=draw(st.sampled_from([6, 1000])))]
     at, connection = 0.0, 1
     for _ in range(draw(st.integers(1, 40))):
-        at += draw(st.sampled_from([0, 1, 30, 30, 30, 30, 60, 60, 700, 4000]))
+        at += draw(st.sampled_from([0, 1, 30, 30, 30, 30, 60, 60, 700, 4000, 86400]))
         what = draw(st.integers(-20, 19))
         if what < 0:
             device, name = draw(
@@ -112,7 +132,7 @@ def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 
 @given(histories(), st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_cutting_and_restarting_change_nothing(rows: list[dict[str, Any]], data: st.DataObject) -> None:
     """Readings, events, outcomes, transitions and rejected rows do not depend on frames or restarts."""
     places = st.lists(st.integers(1, max(1, len(rows) - 1)), max_size=6)
@@ -123,18 +143,42 @@ def test_cutting_and_restarting_change_nothing(rows: list[dict[str, Any]], data:
     assert pieces.comparable() == whole.comparable()
 
 
+@pytest.mark.parametrize("every", [1, 7, 50])
+def test_days_under_every_kind_cut_anywhere(every: int) -> None:
+    """A week of two stations with spikes, wrong clocks, outages: every kind opens and closes, the same row by row."""
+    rows = [configure(0, USUAL.version)]
+    for n in range(1000):
+        at = 600 * n
+        if n % 250 > 245:  # nothing comes, and in every second of these hours nothing could
+            rows.append(tick(at + 61, {} if n % 500 > 250 else None))
+            continue
+        hour = n // 6 % 24
+        value = 20 + hour + 60 * (n % 97 == 5) + 30 * (n % 301 > 290) - 30 * (n % 211 > 200) + n % 3
+        ahead = 86400 * (n % 151 > 148)
+        rows.append(reading("a", at + ahead, at, pm25=value, air_temperature=10 - n % 29))
+        rows.append(reading("c", at, at + 1, pm25=5 if n % 89 > 70 else value))
+        if n % 3 == 0:
+            rows.append(tick(at + 61))
+    whole = drive(rows, [USUAL])
+    cuts = list(range(1, len(rows), every))
+    assert drive(rows, [USUAL], cuts, cuts[::9]).comparable() == whole.comparable()
+    for rule in (one["id"] for one in OTHERS if "span_s" not in one):  # these readings come too seldom for it
+        states = {state for state, _ in whole.states(rule)}
+        assert {"open", "resolved"} <= states, rule
+
+
 @pytest.mark.parametrize("every", [1, 7])
 def test_a_long_history_of_one_station_cut_everywhere(every: int) -> None:
     """A day of alternating values with spikes, alerts and late readings gives the same row by row."""
-    rows = [configure(0, USUAL.version)]
+    rows = [configure(0, CAT.version)]
     for n in range(400):
         value = 60 + 50 * (n % 17 == 3) + 200 * (n % 41 == 7) + n % 13
         at = 60 * (n - 3 * (n % 19 == 0))
         rows.append(reading("a", at, 60 * n, pm25=value, air_temperature=10 - n % 29))
         if n % 50 == 0:
             rows.append(tick(60 * n))
-    whole = drive(rows, [USUAL])
+    whole = drive(rows, [CAT])
     cuts = list(range(1, len(rows), every))
-    assert drive(rows, [USUAL], cuts, cuts[::5]).comparable() == whole.comparable()
+    assert drive(rows, [CAT], cuts, cuts[::5]).comparable() == whole.comparable()
     assert {row["state"] for row in whole.alerts} >= {"open", "resolved", "withdrawn"}
     assert {row["cause"] for row in whole.readings} == {0, 1}

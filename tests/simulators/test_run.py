@@ -103,6 +103,16 @@ def test_a_history_arrives_whole_and_the_truth_counts_it(broker: Broker, tmp_pat
     assert (summary.refused, summary.unheard, summary.connections, totals.resent) == (0, 0, 1, 0)
 
 
+@pytest.mark.parametrize("faults", ["none", "duplicate=0.2", "loss=0.2"])
+def test_the_bar_of_the_history_ends_at_its_total(broker: Broker, faults: str) -> None:
+    """The total is reckoned before; what faults add or take must not leave the bar short of its end, or beyond."""
+    progress = Progress(disable=True)
+    chosen = options(broker.port, history_h=0.2, live=False, faults=parse_faults(faults))
+    summary = simulate(chosen, progress, clock=ManualClock(NOW))
+    (bar,) = progress.tasks
+    assert bar.completed == bar.total == summary.totals.published
+
+
 def test_live_publishes_at_the_set_rate_and_stops_when_told(broker: Broker) -> None:
     """A rate run goes until the stop event, and its last message is in the past."""
     stop = threading.Event()

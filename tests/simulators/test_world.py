@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qingtu.catalogue import load_catalogue, synthetic_catalogue
-from qingtu.catalogue_model import ThresholdRule
+from qingtu.catalogue_rules import ThresholdRule
 from qingtu.clock import DAY, HOUR, MINUTE, SECOND
 from qingtu.properties import load_properties
 from simulators import MODELS, SIMULATORS

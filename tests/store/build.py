@@ -1,9 +1,8 @@
-"""Frames of every stream made from plain rows, and a model that says what a store must hold after them."""
+"""Frames of every stream made from plain rows; :mod:`tests.store.model` says what a store must hold after them."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import pyarrow as pa
 
 from qingtu import records
 from qingtu.clock import HOUR, MINUTE, SECOND
-from qingtu.records import Cause, Frame, Outcome, position
+from qingtu.records import VERDICTS, Cause, Frame, Outcome, position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,7 +55,17 @@ class Message:
     @property
     def own(self) -> int:
         """Readings of its own: late verdicts are none."""
-        return sum(r.cause != Cause.QUALITY_DECIDED for r in self.readings)
+        return sum(r.cause not in VERDICTS for r in self.readings)
+
+
+def reading(minute: int, value: float = 1.0, series: int = 0) -> Message:
+    """Make a message with one reading."""
+    return Message((Reading(series, minute, value),), known_s=minute)
+
+
+def refused(known_s: float = 0, redrive_of: int | None = None) -> Message:
+    """Make a message that could not be used at all: two readings were in it."""
+    return Message((), known_s, Outcome.QUARANTINED, refused=2, redrive_of=redrive_of)
 
 
 def frame(stream: str, origin: int, sections: Mapping[str, pa.RecordBatch], clock: int = T0, **header: Any) -> Frame:
@@ -78,7 +87,7 @@ def stamps(values: Sequence[int]) -> pa.Array:
 def processed(origin: int, messages: Sequence[Message], **header: Any) -> Frame:
     """Make the processed frame of a raw frame with these messages; late verdicts stand last."""
     rows = [(r, at, m) for at, m in enumerate(messages) for r in m.readings]
-    rows.sort(key=lambda row: row[0].cause == Cause.QUALITY_DECIDED)
+    rows.sort(key=lambda row: row[0].cause in VERDICTS)
     sections = {}
     if rows:
         keys = [SERIES[r.series] for r, _, _ in rows]
@@ -137,7 +146,9 @@ def event_frame(origin: int, events: Sequence[tuple[str, str, int, str]]) -> Fra
     return frame(records.PROCESSED, origin, {"events": batch})
 
 
-def figure_frame(origin: int, rows: Sequence[tuple[int, float, int]]) -> Frame:
+def figure_frame(
+    origin: int, rows: Sequence[tuple[int, float, int]], *, expected: int = 60, reason: str = "", inputs: str = "{}"
+) -> Frame:
     """Make a figures frame of (hour, value, count), all of series A pm25."""
     n = len(rows)
     batch = records.batch(
@@ -150,10 +161,10 @@ def figure_frame(origin: int, rows: Sequence[tuple[int, float, int]]) -> Frame:
             "start": stamps([T0 + hour * HOUR for hour, _, _ in rows]),
             "value": np.array([value for _, value, _ in rows]),
             "count": np.array([count for _, _, count in rows], np.int32),
-            "expected": np.full(n, 60, np.int32),
+            "expected": np.full(n, expected, np.int32),
             "valid": np.ones(n, np.bool_),
-            "reason": listed([""] * n),
-            "inputs": ["{}"] * n,
+            "reason": listed([reason] * n),
+            "inputs": [inputs] * n,
             "revision": np.full(n, position(origin, 0), np.int64),
             "known_at": stamps([T0 + origin * MINUTE] * n),
         },
@@ -188,84 +199,35 @@ def alert_frame(origin: int, rows: Sequence[tuple[str, str, int, str]]) -> Frame
     return frame(records.ALERTS, origin, {"alerts": batch})
 
 
+def rejected_frame(
+    origin: int, rows: Sequence[tuple[int, str, bytes | None]], known_s: float = 0, redrive_of: int | None = None
+) -> Frame:
+    """Make a rejected frame of (raw row, reason, payload); all were received at one moment."""
+    n = len(rows)
+    columns: dict[str, Any] = {
+        "position": np.array([position(origin, row) for row, _, _ in rows], np.int64),
+        "stage": listed(["decode"] * n),
+        "reason": listed([reason for _, reason, _ in rows]),
+        "detail": ['it says "no",\n and \\ more'] * n,
+        "readings_refused": np.full(n, 2, np.int32),
+        "kind": np.zeros(n, np.int8),
+        "received_at": stamps([T0 + round(known_s * SECOND)] * n),
+        **{name: listed([f"{name} é,= \n\\"] * n) for name in ("gateway", "network", "route", "device", "topic")},
+        "payload": pa.array([payload for _, _, payload in rows], pa.binary()),
+        "size": np.full(n, 7, np.int64),
+        "flags": np.full(n, 5, np.uint8),
+        "packet_id": np.full(n, 65535, np.int32),
+        "connection": np.full(n, T0 - 1, np.int64),
+        "properties": pa.array([None] * n, pa.binary()),
+        "refused": listed([""] * n),
+        "digest": pa.array([b"\x00\xff"] * n, pa.binary()),
+        "redrive_of": pa.array([redrive_of] * n, pa.int64()),
+        "shift_us": np.full(n, -3, np.int64),
+    }
+    return frame(records.REJECTED, origin, {"rejected": records.batch(records.REJECTED_ROWS, columns)})
+
+
 def frames_of(messages: Sequence[Message], cuts: Sequence[int]) -> list[Frame]:
     """Cut messages into processed frames with origins 0, 1, 2 and so on."""
     edges = [0, *sorted({c for c in cuts if 0 < c < len(messages)}), len(messages)]
     return [processed(i, messages[a:b]) for i, (a, b) in enumerate(pairwise(edges))]
-
-
-@dataclass(frozen=True)
-class Version:
-    """One value that a key has had."""
-
-    value: float | None
-    flag: int
-    tests: int
-    revision: int
-    known: int
-
-
-@dataclass
-class Model:
-    """What a store must hold: every version of every key, in plain Python."""
-
-    chains: dict[tuple[int, int], list[Version]] = field(default_factory=dict)
-    stored: int = 0
-    revised: int = 0
-    repeated: int = 0
-    reflagged: int = 0
-
-    @classmethod
-    def of(cls, messages: Sequence[Message], cuts: Sequence[int]) -> Model:
-        """Apply messages one by one; ``cuts`` only give them their positions."""
-        model = cls()
-        offset, row = 0, 0
-        for number, message in enumerate(messages):
-            if number and number in cuts:
-                offset, row = offset + 1, 0
-            for verdicts in (False, True):
-                for reading in message.readings:
-                    if (reading.cause == Cause.QUALITY_DECIDED) is verdicts:
-                        model.apply(reading, position(offset, row), message.known)
-            row += 1
-        return model
-
-    def apply(self, reading: Reading, revision: int, known: int) -> None:
-        """Apply one reading or verdict."""
-        value = None if math.isnan(reading.value) else reading.value
-        new = Version(value, reading.flag, reading.tests, revision, known)
-        chain = self.chains.setdefault((reading.series, reading.time), [])
-        now = chain[-1] if chain else None
-        same = now is not None and (now.value, now.flag, now.tests) == (new.value, new.flag, new.tests)
-        if reading.cause == Cause.QUALITY_DECIDED:
-            if now is not None and now.value == new.value and not same:
-                chain.append(new)
-                self.reflagged += 1
-        elif now is None:
-            chain.append(new)
-            self.stored += 1
-        elif not same and revision > now.revision:
-            chain.append(new)
-            self.revised += 1
-        else:
-            self.repeated += 1
-
-    def rows(self, as_of: int | None = None, known_by: int | None = None) -> list[tuple[Any, ...]]:
-        """Return (series, time, value, flag, tests, revision, known) as they were known, in order."""
-        out = []
-        for (series, time), chain in sorted(self.chains.items()):
-            seen = [
-                v for v in chain if (as_of is None or v.revision <= as_of) and (known_by is None or v.known <= known_by)
-            ]
-            if seen:
-                v = seen[-1]
-                out.append((series, time, v.value, v.flag, v.tests, v.revision, v.known))
-        return out
-
-    def corrections(self) -> list[tuple[Any, ...]]:
-        """Return (series, time, old value, old flag, old revision, new value, new flag, new revision)."""
-        return [
-            (series, time, a.value, a.flag, a.revision, b.value, b.flag, b.revision)
-            for (series, time), chain in sorted(self.chains.items())
-            for a, b in pairwise(chain)
-        ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ingest.raw import command_row, raw_frame, redrive_rows
-from processors.aggregates.hour import Hours
+from processors.aggregates.derive import WINDOWS, Derive
 from processors.process import Process
 from qingtu.bus.sqlite import SqliteBus
 from qingtu.clock import SECOND, ManualClock
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from processors.aggregates.hooks import Derived
     from qingtu.catalogue import Catalogue
 
 
@@ -32,21 +33,43 @@ class Pipeline:
     Args:
         folder: for the files.
         catalogues: all that raw names.
-        grace_s: of the hour figures.
+        grace_s: of the figures.
+        derived: what is made of figures.
+        tell: derive tells the pass what its rules watch.
+        at_once: windows that derive evaluates at one tick at most.
     """
 
-    def __init__(self, folder: Path, catalogues: Iterable[Catalogue], *, grace_s: int = 60) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        catalogues: Iterable[Catalogue],
+        *,
+        grace_s: int = 60,
+        derived: Sequence[Derived] = (),
+        tell: bool = False,
+        at_once: int = WINDOWS,
+    ) -> None:
+        self._tell = tell
+        self._at_once = at_once
+        self._derived = derived
         self._folder = folder
         self._archive = {c.version: c for c in catalogues}
         self._grace_s = grace_s
         self._open()
 
+    def _files(self) -> tuple[SqliteBus, DuckStore]:
+        """Open bus and store on what was saved."""
+        bus = SqliteBus(self._folder / "bus", free_floor_bytes=0)
+        return bus, DuckStore(self._folder / "store.duckdb", "256MB", 1)
+
     def _open(self) -> None:
-        self.bus = SqliteBus(self._folder / "bus", free_floor_bytes=0)
-        self.store = DuckStore(self._folder / "store.duckdb", "256MB", 1)
+        self.bus, self.store = self._files()
         self.process = StageLoop(self.bus, Process(self._archive.__getitem__), state_every_s=1 << 30, batch=1)
-        hours = Hours(self.store, self._archive.__getitem__, self._grace_s)
-        self.derive = StageLoop(self.bus, hours, state_every_s=1 << 30, batch=1)
+        derive = Derive(
+            self.store, self._archive.__getitem__, self._grace_s, derived=self._derived, tell=self._tell,
+            at_once=self._at_once,
+        )  # fmt: skip
+        self.derive = StageLoop(self.bus, derive, state_every_s=1 << 30, batch=1)
         self.stores = [
             StoreStage(self.bus, self.store, stream, 0, ManualClock(T0), commit_ms=0)
             for stream in (PROCESSED, ALERTS, REJECTED, FIGURES)
@@ -115,24 +138,30 @@ class Pipeline:
 
     def audit(self) -> dict[str, Any]:
         """Recount, against the ledger of now."""
-        return audit(self.bus, self.store, self.ledger.report())
+        return audit(self.bus, self.store, self.ledger)
+
+    def everything(self) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+        """Return all figures and all corrections, whole rows in an order that depends on nothing but them."""
+        with self.store.cursor() as db:
+            figures = db.execute("FROM figures ORDER BY ALL").fetchall()
+            return figures, db.execute("FROM figure_corrections ORDER BY ALL").fetchall()
 
     def figures(self) -> list[tuple[Any, ...]]:
-        """Return (station, property, hour after T0, value, count, expected, valid, reason, position) of all."""
+        """Return (station, property, hour after T0, value, count, expected, valid, reason, position) of all hours."""
         with self.store.cursor() as db:
             rows: list[tuple[Any, ...]] = db.execute(
                 "SELECT station, property, (epoch_us(start) - ?) // 3600000000, value, count, expected, valid, reason, "
-                "revision FROM figures ORDER BY ALL",
+                "revision FROM figures WHERE what = 'hour' ORDER BY ALL",
                 [T0],
             ).fetchall()
         return rows
 
     def figure_corrections(self) -> list[tuple[Any, ...]]:
-        """Return (station, property, hour after T0, old value, new value, old position, new position) of all."""
+        """Return (station, property, hour after T0, old value, new value, old position, new position) of all hours."""
         with self.store.cursor() as db:
             rows: list[tuple[Any, ...]] = db.execute(
                 "SELECT station, property, (epoch_us(start) - ?) // 3600000000, old_value, new_value, old_revision, "
-                "new_revision FROM figure_corrections ORDER BY ALL",
+                "new_revision FROM figure_corrections WHERE what = 'hour' ORDER BY ALL",
                 [T0],
             ).fetchall()
         return rows

@@ -7,33 +7,31 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
-import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from qingtu.clock import DAY, HOUR
 from qingtu.contracts import ReadingQuery
 from qingtu.errors import RetryLater, StartError, VersionError
-from qingtu.records import ALERTS, FIGURES, PROCESSED, Cause
+from qingtu.records import ALERTS, FIGURES, PROCESSED
 from qingtu.store.duckdb import DuckStore
+from qingtu.store.schema import SCHEMA_VERSION
 from tests.store.build import (
     NAN,
     SERIES,
     T0,
     Message,
-    Model,
     Reading,
     alert_frame,
-    event_frame,
     figure_frame,
     frames_of,
     processed,
+    reading,
 )
-from tests.suites.store import SLOW, OpenStore, StoreSuite, _messages, apply_in, stored
+from tests.store.model import Model
+from tests.suites.store import OpenStore, StoreSuite, stored
+from tests.suites.store_questions import StoreQuestionsSuite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,11 +48,7 @@ def open_store(tmp_path: Path) -> OpenStore:
 @pytest.fixture(scope="class")
 def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> OpenStore:
     """An empty store each time."""
-
-    def make() -> DuckStore:
-        return DuckStore(tmp_path_factory.mktemp("store") / "store.duckdb", "256MB", 1)
-
-    return make
+    return lambda: DuckStore(tmp_path_factory.mktemp("store") / "store.duckdb", "256MB", 1)
 
 
 @pytest.fixture
@@ -65,38 +59,12 @@ def store(tmp_path: Path) -> Iterator[DuckStore]:
     one.close()
 
 
-def reading(minute: int, value: float = 1.0, series: int = 0) -> Message:
-    """A message with one reading."""
-    return Message((Reading(series, minute, value),), known_s=minute)
-
-
 class TestDuckStore(StoreSuite):
     """The shared suite."""
 
 
-@SLOW
-@given(messages=st.lists(_messages, min_size=1, max_size=10), cuts=st.lists(st.integers(1, 9)))
-def test_corrections_tell_every_step(fresh_store: OpenStore, messages: list[Message], cuts: list[int]) -> None:
-    """Each correction goes from one version to the next, and latest is the newest time of each series."""
-    store = fresh_store()
-    assert isinstance(store, DuckStore)
-    apply_in(store, frames_of(messages, cuts), [])
-    model = Model.of(messages, cuts)
-    with store.cursor() as db:
-        found = db.execute(
-            "SELECT s.station, s.property, epoch_us(time), old_value, old_flag, old_revision, new_value, new_flag, "
-            "new_revision FROM corrections c JOIN series s ON s.id = c.series"
-        ).fetchall()
-    names = [key[:2] for key in SERIES]
-    steps = [(names.index(row[:2]), *row[2:]) for row in found]
-    assert sorted(map(repr, steps)) == sorted(map(repr, model.corrections()))
-    newest: dict[int, tuple[Any, ...]] = {row[0]: row for row in model.rows()}
-    mine = {
-        SERIES.index((r["station"], r["property"], r["channel"])): (r["time"], r["value"], r["flag"])
-        for r in store.latest().to_pylist()
-    }
-    assert mine == {series: (row[1], row[2], row[3]) for series, row in newest.items()}
-    store.close()
+class TestDuckQuestions(StoreQuestionsSuite):
+    """The shared suite of questions."""
 
 
 def test_equal_keys_of_one_frame_leave_every_correction(store: DuckStore) -> None:
@@ -116,18 +84,6 @@ def test_equal_keys_of_one_frame_leave_every_correction(store: DuckStore) -> Non
     assert sorted(map(repr, ((names[row[0]], *row[1:]) for row in found))) == sorted(map(repr, model.corrections()))
 
 
-def test_one_reading_with_its_corrections(store: DuckStore) -> None:
-    """Explain reads them, oldest first."""
-    store.apply(PROCESSED, 0, [processed(i, [reading(1, float(i))]) for i in range(3)], 3)
-    found = store.reading(SERIES[0], T0 + 60_000_000)
-    assert found is not None
-    assert found["value"] == 2.0
-    steps = [(c["old_value"], c["new_value"], c["cause"]) for c in found["corrections"]]
-    assert steps == [(0.0, 1.0, Cause.READING), (1.0, 2.0, Cause.READING)]
-    assert store.reading(SERIES[0], T0) is None
-    assert store.reading(("X", "x", "main"), T0) is None
-
-
 def test_a_missing_value_is_null(store: DuckStore) -> None:
     """Never NaN: averages of SQL skip NULL, and NaN would spoil them."""
     store.apply(PROCESSED, 0, [processed(0, [reading(1, NAN), reading(2, 4.0), reading(1, NAN)])], 1)
@@ -137,73 +93,6 @@ def test_a_missing_value_is_null(store: DuckStore) -> None:
         assert db.execute("SELECT value FROM figures").fetchone() == (None,)
     store.apply(FIGURES, 0, [figure_frame(1, [(0, NAN, 0)])], 2)
     assert store.figure_corrections() == []
-
-
-def test_equal_events_are_one_whatever_the_cut(fresh_store: OpenStore) -> None:
-    """In one frame, in two, and driven again: an event is told by station, time, kind and attributes."""
-    events = [("A", "door", 1, "{}"), ("A", "door", 1, "{}"), ("A", "door", 2, "{}"), ("A", "fire", 1, "{}")]
-    counts = []
-    for frames in ([event_frame(0, events)], [event_frame(i, [e]) for i, e in enumerate([*events, events[0]])]):
-        store = fresh_store()
-        assert isinstance(store, DuckStore)
-        store.apply(PROCESSED, 0, frames, len(frames))
-        counts.append([(e["kind"], e["time"] - T0) for e in store.events(T0, T0 + HOUR)])
-        store.close()
-    assert sorted(counts[0]) == sorted(counts[1]) == [("door", 1_000_000), ("door", 2_000_000), ("fire", 1_000_000)]
-
-
-def test_a_figure_that_changes_is_a_correction(store: DuckStore) -> None:
-    """What is the same keeps its first revision: it was known since then."""
-    for origin, value in enumerate([10.0, 10.0, 11.0]):
-        store.apply(FIGURES, 0, [figure_frame(origin, [(0, value, 60), (1, 5.0, 60)])], origin + 1)
-    rows = store.figures("A", "pm25", T0, T0 + DAY)
-    assert [(r["value"], r["revision"] >> 16) for r in rows] == [(11.0, 2), (5.0, 0)]
-    changed = store.figure_corrections()
-    assert [(c["old_value"], c["new_value"], c["old_revision"] >> 16, c["new_revision"] >> 16) for c in changed] == [
-        (10.0, 11.0, 0, 2)
-    ]
-
-
-def test_alerts_as_their_last_transition_left_them(store: DuckStore) -> None:
-    """Unacknowledged first; who acted last with a state, the newest note; values come from the reading."""
-    steps = [
-        [("one", "open", 2, ""), ("two", "open", 4, "")],
-        [("one", "acknowledged", 2, "Li"), ("one", "comment", 2, "Wang"), ("three", "open", 1, "")],
-        [("two", "resolved", 4, "")],
-    ]
-    store.apply(ALERTS, 0, [alert_frame(i, rows) for i, rows in enumerate(steps)], 3)
-    store.apply(ALERTS, 0, [alert_frame(i, rows) for i, rows in enumerate(steps)], 6)  # again: skipped
-    assert [(a["alert"], a["state"]) for a in store.alerts(active=True)] == [("three", "open"), ("one", "acknowledged")]
-    assert [(a["alert"], a["state"]) for a in store.alerts(active=False)][2] == ("two", "resolved")
-    one = store.alerts(active=True)[1]
-    assert (one["who"], one["note"], one["shown_value"], one["shown_limit"]) == ("Li", "note of Wang", 80.0, 75.0)
-    assert [t["state"] for t in store.alert("one")] == ["open", "acknowledged", "comment"]
-    assert store.alert("none") == []
-
-
-def test_expiry_takes_whole_days_and_is_remembered(store: DuckStore) -> None:
-    """Readings, their corrections, events; how many readings is kept for the audit."""
-    day = 24 * 60
-    messages = [reading(0), reading(0, 2.0), reading(day - 1), reading(day), reading(2 * day)]
-    store.apply(PROCESSED, 0, [processed(0, messages), event_frame(1, [("A", "door", 1, "{}")])], 2)
-    assert store.expire(T0 + DAY + HOUR) == 2
-    assert store.expire(T0 + DAY + HOUR) == 0
-    assert [row[1] for row in stored(store)] == [T0 + DAY, T0 + 2 * DAY]
-    assert store.count("corrections") == 0
-    assert store.events(T0, T0 + DAY) == []
-    assert store.expired() == 2
-
-
-def test_export_holds_names_and_times(store: DuckStore, tmp_path: Path) -> None:
-    """Parquet and CSV, in order, only the range."""
-    store.apply(PROCESSED, 0, [processed(0, [reading(2), reading(1, NAN, 2), reading(9)])], 1)
-    assert store.export(tmp_path / "it's.parquet", T0, T0 + 300_000_000) == 2
-    rows = pq.read_table(tmp_path / "it's.parquet").to_pylist()
-    assert [(r["station"], r["channel"], r["value"]) for r in rows] == [("A", "main", 1.0), ("B", "backup", None)]
-    assert store.export(tmp_path / "all.csv", T0, T0 + DAY, fmt="csv") == 3
-    text = (tmp_path / "all.csv").read_text().splitlines()
-    assert text[0].startswith("station,property,channel,time,value,flag")
-    assert text[1].startswith("A,pm25,main,2026-11-23T00:02:00.000000Z,1.0,1")
 
 
 def test_a_backup_while_writing_is_of_one_moment(store: DuckStore, tmp_path: Path) -> None:
@@ -261,6 +150,26 @@ def test_a_second_process_is_told_in_one_line(store: DuckStore, tmp_path: Path) 
     assert "--data" in done.stdout
 
 
+def test_a_file_of_the_version_before_is_led_on(tmp_path: Path) -> None:
+    """Corrections of figures get the sides that they lacked, and the next one is whole."""
+    path = tmp_path / "store.duckdb"
+    store = DuckStore(path, "256MB", 1)
+    for origin, value in enumerate([1.0, 2.0]):
+        store.apply(FIGURES, 0, [figure_frame(origin, [(0, value, 60)])], origin + 1)
+    store.close()
+    db = duckdb.connect(str(path))
+    for column in ("old_expected", "old_reason", "new_expected", "new_reason"):
+        db.execute(f"ALTER TABLE figure_corrections DROP COLUMN {column}")
+    db.execute("UPDATE meta SET value = '1' WHERE key = 'version'")
+    db.close()
+    store = DuckStore(path, "256MB", 1)
+    (found,) = store.figure_corrections()
+    assert [found[f"{side}_{name}"] for side in ("old", "new") for name in ("expected", "reason")] == [60, "", 60, ""]
+    store.apply(FIGURES, 0, [figure_frame(2, [(0, 3.0, 60)])], 3)
+    assert [row["old_value"] for row in store.figure_corrections()] == [2.0, 1.0]
+    store.close()
+
+
 def test_what_a_newer_program_wrote_is_refused_untouched(tmp_path: Path) -> None:
     """The message names both versions; no table is added to the file."""
     path = tmp_path / "store.duckdb"
@@ -268,7 +177,7 @@ def test_what_a_newer_program_wrote_is_refused_untouched(tmp_path: Path) -> None
     db.execute("CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR)")
     db.execute("INSERT INTO meta VALUES ('version', '99')")
     db.close()
-    with pytest.raises(VersionError, match=r"version 99.*reads 1"):
+    with pytest.raises(VersionError, match=rf"version 99.*reads {SCHEMA_VERSION}$"):
         DuckStore(path)
     db = duckdb.connect(str(path))
     assert db.execute("SELECT count(*) FROM duckdb_tables()").fetchone() == (1,)
@@ -323,13 +232,3 @@ def test_a_full_disk_heals(tmp_path: Path) -> None:
     assert store.count("alerts") == frames
     assert sum(b["r_stored"] for b in store.ledger()[0].values()) == frames * 2000
     store.close()
-
-
-def test_a_redriven_reading_is_a_correction_with_its_cause(store: DuckStore) -> None:
-    """So that one can see why a value changed."""
-    store.apply(PROCESSED, 0, [processed(0, [reading(1)])], 1)
-    again = Message((Reading(0, 1, 7.0, cause=Cause.REDRIVE),), redrive_of=0)
-    store.apply(PROCESSED, 0, [processed(1, [again])], 2)
-    found = store.reading(SERIES[0], T0 + 60_000_000)
-    assert found is not None
-    assert [c["cause"] for c in found["corrections"]] == [Cause.REDRIVE]

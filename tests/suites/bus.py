@@ -244,7 +244,11 @@ class BusSuite:
         assert ticket.done()
 
     @given(st.lists(st.tuples(st.sampled_from(["append", "trim", "open"]), st.integers(0, 6)), max_size=15))
-    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=15,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    )
     def test_any_history_reads_as_a_list_would(self, open_bus: OpenBus, steps: Sequence[tuple[str, int]]) -> None:
         """Appending, trimming and opening again in any order: frames from ``start`` to ``end`` are the list's."""
         bus = open_bus()

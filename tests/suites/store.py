@@ -6,7 +6,7 @@ It gives a fixture ``open_store``: a function that opens the store of one test, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from qingtu.contracts import Progress, ReadingQuery, Store
 from qingtu.errors import QingtuError
-from qingtu.records import PROCESSED, Cause, Frame, Outcome, position
-from tests.store.build import NAN, SERIES, T0, Message, Model, Reading, frames_of, processed
+from qingtu.records import OVERRIDDEN, PROCESSED, Cause, Frame, Outcome, position
+from tests.store.build import NAN, SERIES, T0, Message, Reading, frames_of, processed
+from tests.store.model import Model
 
 FAR = 1 << 60
 WHOLE = (T0 - 10**12, T0 + 10**13)
@@ -50,7 +51,7 @@ _verdicts = st.builds(
     tests=st.sampled_from([4, 16]),
     cause=st.just(Cause.QUALITY_DECIDED),
 )
-_messages = st.builds(
+MESSAGES = st.builds(
     lambda readings, verdicts, known: Message((*readings, *verdicts), known),
     st.lists(_readings, max_size=4),
     st.lists(_verdicts, max_size=1),
@@ -63,6 +64,14 @@ def stored(store: Store, **query: Any) -> list[tuple[Any, ...]]:
     table = store.readings(ReadingQuery(SERIES, *WHOLE, **query))
     columns = ("series", "time", "value", "flag", "tests", "revision", "known_at")
     return list(zip(*(table.column(name).to_pylist() for name in columns), strict=True))
+
+
+def corrections_in(found: Mapping[str, Any] | None, series: int, time: int) -> list[tuple[Any, ...]]:
+    """Return the corrections of what :meth:`~qingtu.contracts.Store.reading` found, as the model writes them."""
+    return [
+        (series, time, *(c[f"{side}_{name}"] for side in ("old", "new") for name in ("value", "flag", "revision")))
+        for c in (found["corrections"] if found else ())
+    ]
 
 
 def apply_in(store: Store, frames: Sequence[Frame], cuts: Sequence[int]) -> None:
@@ -83,7 +92,7 @@ class StoreSuite:
 
     @SLOW
     @given(
-        messages=st.lists(_messages, min_size=1, max_size=12),
+        messages=st.lists(MESSAGES, min_size=1, max_size=12),
         frame_cuts=st.lists(st.integers(1, 11)),
         apply_cuts=st.lists(st.integers(1, 11)),
         at=st.integers(0, 12),
@@ -131,7 +140,7 @@ class StoreSuite:
 
     @SLOW
     @given(
-        messages=st.lists(_messages, min_size=2, max_size=10),
+        messages=st.lists(MESSAGES, min_size=2, max_size=10),
         again=st.integers(0, 9),
         cuts=st.lists(st.integers(1, 9)),
     )
@@ -205,6 +214,25 @@ class StoreSuite:
         store.apply(PROCESSED, 0, [processed(1, [Message((Reading(0, 1, 1.5),)), Message((spike,))])], 2)
         assert [(row[2], row[3]) for row in stored(store)] == [(1.5, 1), (1.0, 1)]
         assert sum(b["reflagged"] for b in store.ledger()[0].values()) == 1
+        store.close()
+
+    def test_an_override_is_about_the_value_that_a_person_saw(self, open_store: OpenStore) -> None:
+        """It changes flag and bits, newest of its series or not; a later one takes its place; not once replaced."""
+        store = open_store()
+        bit = OVERRIDDEN
+        store.apply(PROCESSED, 0, [processed(0, [Message((Reading(0, 1, 9.0), Reading(0, 2, 1.0)))])], 1)
+        first, second = (Reading(0, 1, 9.0, 4, bit, Cause.OVERRIDE), Reading(0, 2, 1.0, 3, bit, Cause.OVERRIDE))
+        store.apply(PROCESSED, 0, [processed(1, [Message((first,)), Message((second,))])], 2)
+        assert [(row[2], row[3], row[4]) for row in stored(store)] == [(9.0, 4, bit), (1.0, 3, bit)]
+        again = Reading(0, 1, 9.0, 1, bit, Cause.OVERRIDE)
+        gone = [
+            Message((Reading(0, 2, 1.5),)),
+            Message((second,)),
+            Message((Reading(1, 1, 5.0, 1, bit, Cause.OVERRIDE),)),
+        ]
+        store.apply(PROCESSED, 0, [processed(2, [Message((again,)), *gone])], 3)
+        assert [(row[2], row[3], row[4]) for row in stored(store)] == [(9.0, 1, bit), (1.5, 1, 0)]
+        assert sum(b["reflagged"] for b in store.ledger()[0].values()) == 0
         store.close()
 
     def test_outcomes_are_counted_by_network_and_hour(self, open_store: OpenStore) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import jsonschema  # type: ignore[import-untyped]
 import orjson
 import pytest
 
@@ -18,6 +20,7 @@ from qingtu.catalogue import Catalogue
 from qingtu.catalogue_model import Content
 from qingtu.records import RAW
 from qingtu.settings import Settings
+from tests.waiting import until
 from web.server import WebServer, url_of
 
 if TYPE_CHECKING:
@@ -53,16 +56,6 @@ def small_catalogue() -> Catalogue:
         ],
     }  # fmt: skip
     return Catalogue(Content.model_validate(content))
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait until something is true."""
-    pause = threading.Event()
-    for _ in range(round(WAIT_S / 0.01)):
-        if true():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not become true")
 
 
 class Stream:
@@ -124,7 +117,7 @@ class Running:
         """Wrap what was started."""
         self.service, self.server = service, server
         self.url = url_of(*address)
-        self.http = httpx.Client(base_url=self.url, timeout=WAIT_S)
+        self.http = httpx.Client(base_url=self.url, timeout=WAIT_S, event_hooks={"response": [self._as_documented]})
         token = next(token for token, person in service.tokens.items() if person == "operator")
         self.acts = {"Authorization": f"Bearer {token}"}
         self.core = GatewayCore(
@@ -132,6 +125,29 @@ class Running:
             catalogue=service.catalogue.version,
         )  # fmt: skip
         self._packet = 0
+
+    def _as_documented(self, response: httpx.Response) -> None:
+        """Hold every JSON answer of every test against what /openapi.json says of its address."""
+        kind = response.headers.get("content-type", "")
+        if not kind.startswith("application/json") or response.request.url.path == "/openapi.json":
+            return
+        response.read()
+        schema = self.schema_of(response.request.method, response.request.url.path, response.status_code)
+        if schema is not None:
+            jsonschema.validate(response.json(), schema)
+
+    def schema_of(self, method: str, path: str, status: int) -> dict[str, Any] | None:
+        """Return the JSON schema of an answer; None for an address that is not there."""
+        assert self.server.app is not None
+        api = self.server.app.openapi()
+        for template, methods in api["paths"].items():
+            spec = methods.get(method.lower())
+            if spec is None or re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path) is None:
+                continue
+            answers = spec["responses"]
+            found = answers.get(str(status)) or answers[f"{status // 100}XX"]
+            return {**found["content"]["application/json"]["schema"], "components": api["components"]}
+        return None
 
     @property
     def context(self) -> Context:
@@ -169,7 +185,7 @@ class Running:
         """Wait until everything published is stored and seen by the page's server."""
         assert self.service.drain(WAIT_S)
         end = self.service.bus.end
-        until(lambda: all(at >= end(*key) for key, at in self.context.live.next_offset.items()))
+        until(lambda: all(at >= end(*key) for key, at in self.context.live.next_offset.items()), "all is told")
 
     def get(self, path: str, **query: Any) -> Any:
         """GET JSON under /api."""

@@ -13,7 +13,8 @@ from qingtu.app import Options, Service
 from qingtu.errors import RetryLater, StartError
 from qingtu.settings import Settings
 from qingtu.store.duckdb import DuckStore
-from tests.web.conftest import HOSTILE, Running, running, small_catalogue, until
+from tests.waiting import until
+from tests.web.conftest import HOSTILE, Running, running, small_catalogue
 from web.guard import CSP
 from web.server import WebServer
 
@@ -26,7 +27,10 @@ MINUTE_MS = 60_000
 def test_acts_need_the_token_of_a_person(run: Running) -> None:
     """401 without, 403 with a wrong one; nothing is written in either case."""
     before = run.service.bus.end("raw", 0)
-    acts = ("alerts/x/acknowledge", "alerts/x/comment", "quarantine/redrive", "reload", "audit", "backup")
+    acts = (
+        "alerts/x/acknowledge", "alerts/x/comment", "alerts/mute", "alerts/maintenance", "quarantine/redrive", "reload",
+        "audit", "backup", "override",
+    )  # fmt: skip
     for path in acts:
         for header, status, code in (
             ({"X-None": ""}, 401, "no_token"),
@@ -38,6 +42,20 @@ def test_acts_need_the_token_of_a_person(run: Running) -> None:
             assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), path
     rows = [run.service.raw_row(offset << 16) for offset in range(before, run.service.bus.end("raw", 0))]
     assert all(row["kind"] == 1 for row in rows), "only ticks came in between"
+
+
+def test_mutes_and_maintenance_name_the_person_and_hide_nothing(run: Running) -> None:
+    """A muted alert opens, marked with who and until when; unknown words and empty mutes are refused."""
+    stream = run.stream()
+    assert run.post("alerts/mute", {"for_s": 60}).status_code == 422
+    assert run.post("alerts/mute", {"for_s": 60, "rule": "nothing"}).status_code == 404
+    assert run.post("alerts/maintenance", {"for_s": 60, "station": "nowhere"}).status_code == 404
+    answer = run.post("alerts/mute", {"for_s": 3600, "station": "A", "note": "烟花"})
+    assert (answer.status_code, answer.json()["who"]) == (202, "operator")
+    run.send("a", run.now_ms(), pm25=180)
+    opened = stream.until(lambda name, _: name == "alerts")["alerts"][0]
+    assert (opened["state"], opened["evidence"]["muted"]["note"]) == ("open", "烟花")
+    assert opened["evidence"]["muted"]["until_us"] == answer.json()["until_ms"] * 1000
 
 
 def test_an_alert_is_acknowledged_commented_and_ends(run: Running) -> None:
@@ -71,6 +89,34 @@ def test_an_alert_is_acknowledged_commented_and_ends(run: Running) -> None:
     assert states == ["open", "acknowledged", "comment", "resolved"]
     assert run.post(f"alerts/{ident}/acknowledge", {"note": ""}).status_code == 409
     assert run.post("alerts/nobody/acknowledge", {"note": ""}).status_code == 404
+
+
+def test_a_person_sets_a_flag_and_again(run: Running) -> None:
+    """Flag, bit, name and reason show in series and explain; a later one takes its place; the value stays."""
+    at = run.now_ms() - MINUTE_MS
+    run.send("a", at, pm25=30)
+    run.settle()
+    asked = {"station": "A", "property": "pm25", "time_ms": at}
+    for flag, reason in ((4, " 采样管脱落 "), (1, "核实无误")):
+        answer = run.post("override", {**asked, "flag": flag, "reason": reason})
+        assert (answer.status_code, answer.json()["who"]) == (202, "operator")
+        run.settle()
+        found = run.get("explain", **asked)
+        assert (found["reading"]["value"], found["reading"]["flag"], found["reading"]["tests"]) == (30, flag, 1 << 16)
+        told = next(step for step in found["steps"] if step["step"] == "override")["data"]
+        assert (told["stands"], told["rows"][-1]["reason"], told["rows"][-1]["who"]) == (
+            True,
+            reason.strip(),
+            "operator",
+        )
+    assert [row["flag"] for row in told["rows"]] == [4, 1]
+    corrections = next(step for step in found["steps"] if step["step"] == "corrections")["data"]["rows"]
+    assert [(row["cause"], row["old"]["flag"], row["new"]["flag"]) for row in corrections] == [
+        ("override", 1, 4), ("override", 4, 1),
+    ]  # fmt: skip
+    assert run.post("override", {**asked, "time_ms": at + 1, "flag": 4, "reason": "x"}).status_code == 404
+    assert run.post("override", {**asked, "flag": 9, "reason": "x"}).status_code == 422
+    assert run.post("override", {**asked, "flag": 4, "reason": " "}).status_code == 422
 
 
 def test_the_store_tells_alerts_as_the_live_view_does(run: Running) -> None:
@@ -113,7 +159,28 @@ def test_quarantine_shows_the_bytes_and_sends_them_again(run: Running) -> None:
     assert run.get("ledger")["messages"]["quarantined"] == 1
     assert run.post("quarantine/redrive", {"ids": [wrong[0]["id"]]}).status_code == 404
     assert run.post("quarantine/redrive", {"ids": ["x"]}).status_code == 404
-    assert run.post("quarantine/redrive", {"shift_s": 1e12}).status_code == 422
+    assert run.post("quarantine/redrive", {"all": True, "shift_s": 1e12}).status_code == 422
+
+
+def test_driving_everything_again_must_be_said(run: Running) -> None:
+    """An empty body, or two choices at once, drives nothing; ``all`` does."""
+    run.publish("ghost", b"{", b"[")
+    run.settle()
+    for body in ({}, {"ids": None}, {"all": False}, {"all": True, "reason": "bad_json"}, {"shift_s": 5}):
+        answer = run.post("quarantine/redrive", body)
+        assert answer.status_code == 422, body
+        assert "all: true" in answer.json()["error"]["en"]
+    assert run.post("quarantine/redrive", {"all": True}).json() == {"count": 2}
+
+
+def test_a_reason_that_nobody_knows_is_told_with_what_is_allowed(run: Running) -> None:
+    """A mistyped code must not look like an empty quarantine."""
+    asked = run.http.get("/api/quarantine", params={"reason": "nope"})
+    driven = run.post("quarantine/redrive", {"reason": "nope"})
+    for answer in (asked, driven):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (422, "unknown_reason")
+        assert "unknown_device" in answer.json()["error"]["en"]
+    assert run.get("quarantine", reason="unknown_device")["rows"] == []
 
 
 def test_ledger_and_status_balance(run: Running) -> None:
@@ -185,7 +252,7 @@ def test_a_silent_station_is_told(run: Running) -> None:
     )  # fmt: skip
     run.service.bus.append("raw", 0, [frame]).result()
     run.settle()
-    until(lambda: len(run.get("alerts")["alerts"]) == 3)
+    until(lambda: len(run.get("alerts")["alerts"]) == 3, "three alerts")
     found = {f["id"]: f["properties"] for f in run.get("stations")["features"]}
     assert (found["A"]["state"], found["A"]["alert_level"], found["A"]["unacknowledged"]) == ("silent", 3, True)
     assert found["A"]["heard_ms"] == at

@@ -11,7 +11,8 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pytest
 
-from tests.web.conftest import FORMULA, HOSTILE, Running, running, small_catalogue, until
+from tests.waiting import until
+from tests.web.conftest import FORMULA, HOSTILE, Running, running, small_catalogue
 from web.guard import CSP
 
 if TYPE_CHECKING:
@@ -39,6 +40,23 @@ def test_page_and_its_files_have_the_types_that_browsers_insist_on(run: Running)
         assert (answer.status_code, answer.headers["content-type"]) == (200, kind), path
         again = run.http.get(path, headers={"If-None-Match": answer.headers["etag"]})
         assert again.status_code in (200 if path == "/" else 304, 304)
+
+
+def test_head_answers_like_get_without_a_body(run: Running) -> None:
+    """For monitors and download tools: the same status and headers; a stream ends at once."""
+    for path in (
+        "/", "/static/js/main.js", "/api/status", "/api/stations", "/api/latest", "/metrics", "/healthz", "/nowhere",
+        "/api/series?station=A&property=pm25", "/api/series", "/api/export?from_ms=0&to_ms=1",
+    ):  # fmt: skip
+        got, head = run.http.get(path), run.http.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        for name in ("content-type", "content-security-policy", "cache-control"):
+            assert head.headers.get(name) == got.headers.get(name), (path, name)
+    stream = run.http.head("/api/stream")
+    assert (stream.status_code, stream.content) == (200, b"")
+    assert stream.headers["content-type"].startswith("text/event-stream")
+    until(lambda: len(run.context.live.fanout) == 0, "nobody listens")
+    assert run.http.head("/api/status", headers={"Host": "example.invalid"}).status_code == 421
 
 
 def test_no_file_outside_of_the_page_can_be_read(run: Running) -> None:
@@ -162,7 +180,7 @@ def test_series_as_it_was_known(run: Running) -> None:
     run.send("a", at + MINUTE_MS, pm25=300)
     run.settle()
     known = run.now_ms()
-    until(lambda: run.now_ms() > known)
+    until(lambda: run.now_ms() > known, "the clock moves")
     run.send("a", at + 2 * MINUTE_MS, pm25=10)
     run.settle()
     ask = {"station": "A", "property": "pm25", "from_ms": at, "to_ms": at + 5 * MINUTE_MS}

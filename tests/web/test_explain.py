@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tests.web.conftest import until
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from tests.web.conftest import Running
@@ -82,7 +82,7 @@ def test_the_figure_and_the_alert_that_a_reading_entered(run: Running) -> None:
     hour = at // 3_600_000 * 3_600_000 - 7_200_000
     run.send("a", hour, pm25=20)
     run.settle()
-    until(lambda: bool(run.get("figures", station="A", property="pm25")["rows"]))
+    until(lambda: bool(run.get("figures", station="A", property="pm25")["rows"]), "figures")
     figure = _steps(run, "A", hour)["figures"]["figures"][0]
     assert (figure["start_ms"], figure["value"], figure["reason"]) == (hour, 20, "too_few")
     (opened,) = _steps(run, "A", at)["alerts"]["transitions"]

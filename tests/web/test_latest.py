@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.core import Refused
-from processors.quality import CHECKS
+from processors.bits import BITS
 from qingtu.catalogue import synthetic_catalogue
-from qingtu.catalogue_model import LEVELS, Domain, Kind
+from qingtu.catalogue_words import LEVELS, Domain, Kind
 from qingtu.properties import load_properties
 from qingtu.records import READINGS, Cause, Flag
 from tests.web.conftest import Running, running
@@ -149,7 +149,7 @@ def test_p99_is_within_a_bucket() -> None:
 def test_every_code_has_words(run: Running) -> None:
     """No check, level, flag, domain, unit or reason code of the program is without a name in both languages."""
     del run
-    assert set(words._CHECK_WORDS) == set(CHECKS)
+    assert {test["key"] for test in words.tests().values()} == set(BITS)
     assert set(words.LEVEL_WORDS) == set(LEVELS)
     assert set(words.FLAGS) == {int(flag) for flag in Flag}
     assert set(words.DOMAINS) == set(get_args(Domain))

@@ -8,7 +8,9 @@ import pytest
 
 from qingtu.app import Options, Service
 from qingtu.settings import Settings
-from tests.web.conftest import Running, running, small_catalogue, until
+from sinks.follow import Batching
+from tests.waiting import until
+from tests.web.conftest import Running, running, small_catalogue
 from web import status
 from web.context import Context
 
@@ -44,7 +46,7 @@ def test_a_stage_that_stands_still_degrades(run: Running) -> None:
 
 
 @pytest.mark.usefixtures("_at_once")
-def test_a_sink_shows_its_lag_and_may_let_a_batch_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sink_shows_its_lag_and_may_let_a_batch_wait(tmp_path: Path) -> None:
     """Frames that wait for company are no fault; longer than a batch may wait they are."""
     with running(tmp_path / "data", small_catalogue(), {"sinks": ["parquet"]}) as run:
         run.send("a", run.now_ms(), pm25=12)
@@ -55,7 +57,8 @@ def test_a_sink_shows_its_lag_and_may_let_a_batch_wait(tmp_path: Path, monkeypat
         (stage,) = [stage for stage in look["stages"] if stage["name"] == "sink-parquet"]
         assert stage["lag_frames"] > 0
         assert "stalled_sink-parquet" not in [problem["key"] for problem in look["problems"]]
-        monkeypatch.setattr(status, "BATCH_S", 0)
+        for follower in run.service.followers.stages:
+            follower.batching = Batching(wait_s=0)
         assert "stalled_sink-parquet" in [problem["key"] for problem in monitor.look()["problems"]]
         text = run.http.get("/metrics").text
         assert 'qingtu_stage_lag_frames{stage="sink-parquet"}' in text
@@ -80,7 +83,7 @@ def test_a_fault_of_the_live_view_degrades_and_heals(run: Running, monkeypatch: 
 
     monkeypatch.setattr(live, "step", broken)
     run.send("a", run.now_ms(), pm25=12)
-    until(lambda: bool(live.problem))
+    until(lambda: bool(live.problem), "a problem")
     look = run.context.monitor.look()
     assert look["state"] == "degraded"
     assert "this frame" in look["problems"][-1]["en"]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import httpx
 import orjson
 
-from tests.web.conftest import WAIT_S, Running, running, small_catalogue, until
+from tests.waiting import until
+from tests.web.conftest import WAIT_S, Running, running, small_catalogue
 from web.fanout import Fanout, Subscriber, event
 
 if TYPE_CHECKING:
@@ -74,10 +75,10 @@ def test_figures_are_told(run: Running) -> None:
     hour = run.now_ms() // 3_600_000 * 3_600_000 - 2 * 3_600_000
     run.send("a", hour + MINUTE_MS, pm25=30)
     rows = stream.until(lambda name, _: name == "figures")["rows"]
-    mine = next(row for row in rows if row["station"] == "A")
+    mine = next(row for row in rows if (row["station"], row["what"]) == ("A", "hour"))
     assert (mine["what"], mine["start_ms"], mine["value"], mine["valid"]) == ("hour", hour, 30, False)
     run.settle()
-    stored = run.get("figures", station="A", property="pm25")["rows"]
+    stored = run.get("figures", station="A", property="pm25", what="hour")["rows"]
     assert [(row["what"], row["start_ms"], row["value"]) for row in stored] == [("hour", hour, 30)]
 
 
@@ -99,7 +100,7 @@ def test_a_client_that_goes_away_is_forgotten(run: Running) -> None:
         lines = answer.iter_lines()
         assert next(lines) == "retry: 2000"
         assert len(run.context.live.fanout) == 1
-    until(lambda: len(run.context.live.fanout) == 0)
+    until(lambda: len(run.context.live.fanout) == 0, "nobody listens")
 
 
 def test_a_client_that_is_too_slow_is_told_to_come_again() -> None:
@@ -131,7 +132,7 @@ def test_a_client_that_never_reads_holds_up_neither_others_nor_the_end(tmp_path:
         fanout = run.context.live.fanout
         with socket.create_connection((url.host, url.port or 80)) as stuck:
             stuck.sendall(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            until(lambda: len(fanout) == 1)
+            until(lambda: len(fanout) == 1, "one listens")
             large = event("readings", orjson.dumps({"rows": ["x" * (1 << 20)]}))
             for _ in range(64):
                 fanout.send(large)

@@ -2,10 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
+import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from qingtu.clock import SECOND
+from web import quiet
 from web.alert_book import ACTIVE, alert_json
+from web.api import answers
+from web.api.answers import told
 from web.context import Context, Ctx, Person, answer
 from web.guard import ApiError
 
@@ -20,7 +25,30 @@ class Note(BaseModel):
     note: str = Field("", max_length=2000)
 
 
-@router.get("")
+_ForS = Annotated[float, Field(ge=0, le=366 * 86400)]
+
+
+class Mute(BaseModel):
+    """What to mute, all words that are given must fit, and for how many seconds from now; 0 ends it."""
+
+    model_config = ConfigDict(extra="forbid")
+    station: str = Field("", max_length=64)
+    district: str = Field("", max_length=6)
+    rule: str = Field("", max_length=64)
+    for_s: _ForS
+    note: str = Field("", max_length=2000)
+
+
+class Maintenance(BaseModel):
+    """Which station is worked on, and for how many seconds from now; 0 ends it."""
+
+    model_config = ConfigDict(extra="forbid")
+    station: str = Field(min_length=1, max_length=64)
+    for_s: _ForS
+    note: str = Field("", max_length=2000)
+
+
+@router.get("", response_class=Response, responses=told(answers.Alerts))
 def alerts(
     request: Request,
     context: Ctx,
@@ -39,7 +67,24 @@ def alerts(
     return answer(request, {"now_ms": context.live.now_ms(), "alerts": [alert_json(row, catalogue) for row in rows]})
 
 
-@router.get("/{ident}")
+@router.get("/mutes", response_class=Response, responses=told(answers.Quiet))
+def mutes(request: Request, context: Ctx) -> Response:
+    """What people have switched off: mutes and maintenance in force, and what the catalogue plans."""
+    now_ms, said = context.live.now_ms(), list(context.live.quiet.values())
+    muted = [
+        {"station": m.station, "district": m.district, "rule": m.rule, "until_ms": m.until_us // 1000, "who": m.who,
+         "note": m.note}
+        for m in quiet.mutes(said, now_ms * 1000)
+    ]  # fmt: skip
+    worked = [
+        {"station": m.station, "from_ms": m.from_us // 1000, "until_ms": m.until_us // 1000, "who": m.who,
+         "note": m.note}
+        for m in quiet.maintenance(said, context.service.catalogue, now_ms * 1000)
+    ]  # fmt: skip
+    return answer(request, {"now_ms": now_ms, "mutes": muted, "maintenance": worked})
+
+
+@router.get("/{ident}", response_class=Response, responses=told(answers.AlertLife))
 def alert(request: Request, context: Ctx, ident: Ident) -> Response:
     """One alert with every transition of its life, oldest first (as far as they are stored)."""
     row = _find(context, ident)
@@ -54,13 +99,13 @@ def alert(request: Request, context: Ctx, ident: Ident) -> Response:
     return answer(request, {**alert_json(row, context.service.catalogue), "transitions": transitions})
 
 
-@router.post("/{ident}/acknowledge")
+@router.post("/{ident}/acknowledge", status_code=202, response_class=Response, responses=told(answers.Acted, 202))
 def acknowledge(request: Request, context: Ctx, person: Person, ident: Ident, body: Note) -> Response:
     """Say that somebody looks after it. The answer is that the command is durable; its effect comes on the stream."""
     return _act(request, context, "acknowledge", person, ident, body.note)
 
 
-@router.post("/{ident}/comment")
+@router.post("/{ident}/comment", status_code=202, response_class=Response, responses=told(answers.Acted, 202))
 def comment(request: Request, context: Ctx, person: Person, ident: Ident, body: Note) -> Response:
     """Write a note to it."""
     if not body.note.strip():
@@ -68,10 +113,46 @@ def comment(request: Request, context: Ctx, person: Person, ident: Ident, body: 
     return _act(request, context, "comment", person, ident, body.note)
 
 
+@router.post("/mute", status_code=202, response_class=Response, responses=told(answers.Done, 202))
+def mute(request: Request, context: Ctx, person: Person, body: Mute) -> Response:
+    """Mute alerts by station, district or rule until an end: they are recorded, marked as muted."""
+    scope = {"station": body.station, "district": body.district, "rule": body.rule}
+    if not any(scope.values()):
+        raise ApiError(422, "empty_mute", "须指定站点、区或规则", "a mute needs a station, a district or a rule")
+    catalogue = context.service.catalogue
+    _known_station(context, body.station)
+    if body.rule and body.rule not in {rule.id for rule in catalogue.rules}:
+        raise ApiError(404, "unknown_rule", "没有这条规则", "there is no such rule")
+    until_us = context.live.now_ms() * 1000 + round(body.for_s * SECOND)
+    context.service.command_all("mute", person, {**scope, "until_us": until_us, "note": body.note.strip()})
+    return answer(request, {"until_ms": until_us // 1000, "who": person}, 202)
+
+
+@router.post("/maintenance", status_code=202, response_class=Response, responses=told(answers.Done, 202))
+def maintenance(request: Request, context: Ctx, person: Person, body: Maintenance) -> Response:
+    """Begin maintenance of a station, or end it with 0 seconds: no alert of it opens meanwhile."""
+    _known_station(context, body.station)
+    until_us = context.live.now_ms() * 1000 + round(body.for_s * SECOND)
+    args = {"station": body.station, "until_us": until_us, "note": body.note.strip()}
+    context.service.command("maintenance", person, args, body.station)
+    return answer(request, {"until_ms": until_us // 1000, "who": person}, 202)
+
+
+def _known_station(context: Context, station: str) -> None:
+    if station and station not in context.service.catalogue.stations:
+        raise ApiError(404, "unknown_station", "没有这个站点", "there is no such station")
+
+
 def _act(request: Request, context: Context, name: str, person: str, ident: str, note: str) -> Response:
-    if _find(context, ident)["state"] not in ACTIVE:
+    found = _find(context, ident)
+    if found["state"] not in ACTIVE:
         raise ApiError(409, "alert_ended", "该预警已结束", "this alert has ended")
-    offset = context.service.command(name, person, {"alert": ident, "note": note.strip()})
+    # A situation stands in the first partition; an alert on a network or route names no station, and stands in the
+    # partition of those that it tells of.
+    situations = {rule.id for rule in context.service.catalogue.rules if rule.kind == "situation"}
+    named = found["station"] or next(iter(orjson.loads(found["evidence"] or b"{}").get("stations", ())), "")
+    place = None if found["rule"] in situations else named
+    offset = context.service.command(name, person, {"alert": ident, "note": note.strip()}, place)
     return answer(request, {"position": str(offset << 16), "who": person}, 202)
 
 

@@ -4,12 +4,14 @@ from fastapi import APIRouter, Request, Response
 
 from qingtu.properties import load_properties
 from web import words
+from web.api import answers
+from web.api.answers import told
 from web.context import Ctx, Person, answer
 
 router = APIRouter(prefix="/api", tags=["catalogue"])
 
 
-@router.get("/catalogue")
+@router.get("/catalogue", response_class=Response, responses=told(answers.Catalogue))
 def catalogue(request: Request, context: Ctx) -> Response:
     """Names of domains, properties, checks (by bit number), flags, levels and reasons, in Chinese and English."""
     current = context.service.catalogue
@@ -36,13 +38,13 @@ def catalogue(request: Request, context: Ctx) -> Response:
     return answer(request, data)
 
 
-@router.get("/stations")
+@router.get("/stations", response_class=Response, responses=told(answers.Stations))
 def stations(request: Request, context: Ctx) -> Response:
     """Stations as GeoJSON (RFC 7946, WGS84), with their state, worst alert and headline."""
     return answer(request, {"type": "FeatureCollection", "features": context.stations.features()})
 
 
-@router.post("/reload")
+@router.post("/reload", status_code=202, response_class=Response, responses=told(answers.Reloaded, 202))
 def reload(request: Request, context: Ctx, person: Person) -> Response:
     """Read the catalogue's files again and use them from the next message on; 409 when they are wrong."""
     del person

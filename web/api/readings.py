@@ -1,5 +1,6 @@
-"""Latest readings, series, figures, and the export of a range."""
+"""Latest readings, series, and the export of a range."""
 
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -8,16 +9,21 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.background import BackgroundTask
 
 from qingtu.catalogue import Catalogue
-from qingtu.catalogue_model import LEVELS, ThresholdRule
+from qingtu.catalogue_rules import ThresholdRule
+from qingtu.catalogue_words import LEVELS
 from qingtu.clock import DAY, iso
 from qingtu.contracts import ReadingQuery
+from qingtu.explain import reading_at
 from qingtu.properties import load_properties
 from web import words
+from web.api import answers
+from web.api.answers import sent, told
 from web.api.csv import csv_text, file_name
-from web.context import Context, Ctx, answer
+from web.context import Context, Ctx, Person, answer
 from web.guard import ApiError
 from web.live import COLUMNS
 
@@ -26,12 +32,82 @@ router = APIRouter(prefix="/api", tags=["readings"])
 SERIES_ROWS = 50_000
 """Readings of one answer at most; the newest are kept, and ``truncated`` says so."""
 _DAY_MS = DAY // 1000
+
+
+def _ms(description: str) -> Any:
+    return Field(None, ge=_FIRST_MS, le=_LAST_MS, description=f"{description}; ms since 1970, UTC")
+
+
 # Ten thousand years in ms: what is beyond is no time that the store can compare with.
-Ms = Annotated[int, Query(ge=-62_135_596_800_000, le=253_402_300_799_000, description="ms since 1970, UTC")]
+_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_000
+Ms = Annotated[int, Query(ge=_FIRST_MS, le=_LAST_MS, description="ms since 1970, UTC")]
 Name = Annotated[str, Query(min_length=1, max_length=128)]
+_SERIES = told(answers.Series) | {200: {"model": answers.Series, "content": {"text/csv": {}}}}
 
 
-@router.get("/latest")
+class SeriesQuery(BaseModel):
+    """Which series, and which part of it."""
+
+    station: str = Field(min_length=1, max_length=128)
+    property: str = Field(min_length=1, max_length=128)
+    channel: str = Field("main", min_length=1, max_length=128)
+    from_ms: int | None = _ms("first time; none: so much before the last as the address tells")
+    to_ms: int | None = _ms("last time; none: now")
+
+    def key(self) -> tuple[str, str, str]:
+        """Return what names the series."""
+        return self.station, self.property, self.channel
+
+    def span_ms(self, context: Context, days: int) -> tuple[int, int]:
+        """Return first and last time, so many days up to now unless told."""
+        end = context.live.now_ms() if self.to_ms is None else self.to_ms
+        return end - days * _DAY_MS if self.from_ms is None else self.from_ms, end
+
+
+class ReadingsQuery(SeriesQuery):
+    """Which readings, as known when, and written how."""
+
+    as_of_ms: int | None = _ms("as it was known then; none: as it is known now")
+    format: Literal["json", "csv"] = "json"
+
+
+class Override(BaseModel):
+    """Which reading gets which flag, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+    station: str = Field(min_length=1, max_length=128)
+    property: str = Field(min_length=1, max_length=128)
+    channel: str = Field("main", min_length=1, max_length=128)
+    time_ms: int = Field(ge=_FIRST_MS, le=_LAST_MS, description="of the reading; ms since 1970, UTC")
+    flag: Literal[1, 2, 3, 4] = Field(description="QARTOD: 1 pass, 2 not evaluated, 3 suspect, 4 fail")
+    reason: str = Field(min_length=1, max_length=2000)
+
+
+@router.post("/override", status_code=202, response_class=Response, responses=told(answers.Acted, 202))
+def override(request: Request, context: Ctx, person: Person, body: Override) -> Response:
+    """Set the flag of one reading by hand. The answer is that the command is durable; figures follow at a next tick.
+
+    A later override takes its place; a reading whose value changes afterwards is judged anew.
+    """
+    reason = body.reason.strip()
+    if not reason:
+        raise ApiError(422, "empty_note", "须写明原因", "an override needs a reason")
+    key = (body.station, body.property, body.channel)
+    context.wait_for_store()
+    found = reading_at(context.service.store, key, body.time_ms * 1000)
+    if found is None or context.service.catalogue.series_index(*key) is None:
+        raise ApiError(404, "unknown_reading", "没有此读数", "there is no such reading")
+    value = found["value"]
+    args = {
+        "station": key[0], "property": key[1], "channel": key[2], "time_us": found["time"],
+        "value": None if value is None or math.isnan(value) else value, "tests": int(found["tests"]),
+        "flag": body.flag, "reason": reason,
+    }  # fmt: skip
+    offset = context.service.command("override", person, args, body.station)
+    return answer(request, {"position": str(offset << 16), "who": person}, 202)
+
+
+@router.get("/latest", response_class=Response, responses=told(answers.Latest))
 def latest(request: Request, context: Ctx, station: Annotated[str | None, Query(max_length=128)] = None) -> Response:
     """Newest reading of every series, or of one station's, as rows under column names."""
     keys, arrays = context.live.readings()
@@ -49,36 +125,25 @@ def _of(keys: list[tuple[str, str, str]], station: str) -> Any:
     return np.array([i for i, key in enumerate(keys) if key[0] == station], np.int64)
 
 
-@router.get("/series")
-def series(  # noqa: PLR0913, PLR0917 - the parameters of the address
-    request: Request,
-    context: Ctx,
-    station: Name,
-    property: Name,  # noqa: A002 - the name of the parameter in the address
-    channel: Name = "main",
-    from_ms: Ms | None = None,
-    to_ms: Ms | None = None,
-    as_of_ms: Ms | None = None,
-    format: Literal["json", "csv"] = "json",  # noqa: A002 - likewise
-) -> Response:
+@router.get("/series", response_class=Response, responses=_SERIES)
+def series(request: Request, context: Ctx, asked: Annotated[ReadingsQuery, Query()]) -> Response:
     """Readings of one series in a range (the last day unless told), as known now or at ``as_of_ms``."""
-    key = (station, property, channel)
+    key = asked.key()
     unit = _unit(context, key)
-    end = context.live.now_ms() if to_ms is None else to_ms
-    start = end - _DAY_MS if from_ms is None else from_ms
-    known_by = None if as_of_ms is None else as_of_ms * 1000 + 999
+    start, end = asked.span_ms(context, 1)
+    known_by = None if asked.as_of_ms is None else asked.as_of_ms * 1000 + 999
     query = ReadingQuery([key], start * 1000, end * 1000 + 1000, known_by_us=known_by, limit=SERIES_ROWS + 1)
     table = context.service.store.readings(query)
-    if as_of_ms is None and _is_behind(context, key, query, table):
+    if asked.as_of_ms is None and _is_behind(context, key, query, table):
         context.wait_for_store()
         table = context.service.store.readings(query)
     truncated = table.num_rows > SERIES_ROWS
     if truncated:
         table = table.slice(1)
-    if format == "csv":
+    if asked.format == "csv":
         return _csv(context.service.catalogue, key, unit, table)
     data = {
-        "station": station, "property": property, "channel": channel, "unit": unit,
+        "station": asked.station, "property": asked.property, "channel": asked.channel, "unit": unit,
         "unit_label": words.unit_label(unit),
         "times_ms": (np.asarray(table.column("time")) // 1000).tolist(),
         "values": table.column("value").to_pylist(),
@@ -163,32 +228,7 @@ def _csv(catalogue: Catalogue, key: tuple[str, str, str], unit: str, table: Any)
         "Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"})  # fmt: skip
 
 
-@router.get("/figures")
-def figures(
-    request: Request,
-    context: Ctx,
-    station: Name,
-    property: Name,  # noqa: A002 - the name of the parameter in the address
-    channel: Name = "main",
-    from_ms: Ms | None = None,
-    to_ms: Ms | None = None,
-) -> Response:
-    """Figures of one series whose period starts in the range (the last seven days unless told), oldest first."""
-    end = context.live.now_ms() if to_ms is None else to_ms
-    start = end - 7 * _DAY_MS if from_ms is None else from_ms
-    rows = context.service.store.figures(station, property, start * 1000, end * 1000 + 1000, channel=channel)
-    shown = [
-        {
-            "what": row["what"], "start_ms": row["start"] // 1000, "value": row["value"], "count": row["count"],
-            "expected": row["expected"], "valid": row["valid"], "reason": row["reason"],
-            "revision": str(row["revision"]), "known_ms": row["known_at"] // 1000,
-        }
-        for row in rows
-    ]  # fmt: skip
-    return answer(request, {"station": station, "property": property, "channel": channel, "rows": shown})
-
-
-@router.get("/export")
+@router.get("/export", response_class=Response, responses=sent("application/vnd.apache.parquet", "text/csv"))
 def export(
     context: Ctx,
     from_ms: Ms,

@@ -10,23 +10,27 @@ import orjson
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from qingtu.bus.gauges import gauges
+from qingtu.bus.sqlite import SqliteBus
 from qingtu.clock import iso
 from web import explain as explaining
+from web.api import answers
+from web.api.answers import sent, told
 from web.api.readings import Ms, Name
-from web.context import Context, Ctx, Person, answer
+from web.context import Context, Ctx, Person, answer, known_person
 from web.guard import ApiError
 
 router = APIRouter(tags=["service"])
 _TEXT: Final = "text/plain; charset=utf-8"
 
 
-@router.get("/api/status")
+@router.get("/api/status", response_class=Response, responses=told(answers.Status))
 def status(request: Request, context: Ctx) -> Response:
     """Whether all is well, and what is not; never ``ok`` while something is lost or does not move."""
     return answer(request, context.monitor.look())
 
 
-@router.get("/api/ledger")
+@router.get("/api/ledger", response_class=Response, responses=told(answers.Ledger))
 def ledger(request: Request, context: Ctx) -> Response:
     """What came in and what became of it, in sum and by network and hour."""
     report = context.service.ledger.report()
@@ -34,14 +38,14 @@ def ledger(request: Request, context: Ctx) -> Response:
     return answer(request, {**report, "by": by})
 
 
-@router.post("/api/audit")
+@router.post("/api/audit", response_class=Response, responses=told(answers.Audit))
 def audit(request: Request, context: Ctx, person: Person) -> Response:
     """Recount everything from raw, store and quarantine, and compare with the ledger. Takes its time."""
     del person
     return answer(request, context.service.audit())
 
 
-@router.get("/api/explain")
+@router.get("/api/explain", response_class=Response, responses=told(answers.Explanation))
 def explain(
     request: Request,
     context: Ctx,
@@ -51,7 +55,8 @@ def explain(
     channel: Name = "main",
 ) -> Response:
     """Why a reading is what it is: from the raw bytes to the value, step by step."""
-    return answer(request, explaining.explain(context, station, property, time_ms * 1000, channel))
+    person = known_person(request, context)
+    return answer(request, explaining.explain(context, station, property, time_ms * 1000, channel, person=person))
 
 
 class Backup(BaseModel):
@@ -61,7 +66,7 @@ class Backup(BaseModel):
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
 
 
-@router.post("/api/backup")
+@router.post("/api/backup", status_code=201, response_class=Response, responses=told(answers.Backup, 201))
 def backup(request: Request, context: Ctx, person: Person, body: Backup | None = None) -> Response:
     """Copy store, bus and catalogues while they are in use. Secret and tokens are not copied: keep them elsewhere."""
     del person
@@ -74,10 +79,12 @@ def backup(request: Request, context: Ctx, person: Person, body: Backup | None =
         raise ApiError(409, "backup_exists", f"备份 {name} 已存在", f"a back-up called {name} is there already")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        part.mkdir(parents=True)
+        part.parent.mkdir(exist_ok=True)
+        part.mkdir(mode=0o700)  # it may be moved out of the data folder, which is closed to others as well
         # The store first: what the bus holds beyond it is applied again after a restore, never missing.
         service.store.backup(part / "qingtu.duckdb")
-        service.bus.backup(part / "bus")
+        if isinstance(service.bus, SqliteBus):  # what stands on Kafka is kept, and copied, by Kafka
+            service.bus.backup(part / "bus")
         shutil.copytree(service.settings.data / "catalogues", part / "catalogues")
         part.rename(folder)
     except BaseException:
@@ -89,7 +96,7 @@ def backup(request: Request, context: Ctx, person: Person, body: Backup | None =
     return answer(request, data, 201)
 
 
-@router.get("/api/events")
+@router.get("/api/events", response_class=Response, responses=told(answers.Events))
 def events(
     request: Request,
     context: Ctx,
@@ -111,11 +118,12 @@ def events(
     return answer(request, {"events": rows})
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=Response, responses=sent("text/plain"))
 def metrics(context: Ctx) -> Response:
     """Counters and gauges in Prometheus' text format."""
     _gauges(context)
-    return Response(context.service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    text = context.service.metrics.text() + gauges(context.service.bus)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _gauges(context: Context) -> None:
@@ -137,13 +145,13 @@ def _gauges(context: Context) -> None:
     gauge("disk_free_bytes", shutil.disk_usage(context.service.settings.data).free)
 
 
-@router.get("/healthz")
+@router.get("/healthz", response_class=Response, responses=sent("text/plain"))
 def healthz() -> Response:
     """The process answers."""
     return Response(f"ok {os.getpid()}\n", media_type=_TEXT)
 
 
-@router.get("/readyz")
+@router.get("/readyz", response_class=Response, responses=sent("text/plain"))
 def readyz(context: Ctx) -> Response:
     """200 when messages are taken and worked on, else 503 with what is waited for."""
     waits = context.monitor.ready()

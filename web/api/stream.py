@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter, Request, Response
 from sse_starlette import EventSourceResponse
 
+from web.api.answers import sent
 from web.context import Ctx
 from web.fanout import Fanout, Subscriber
 from web.guard import ApiError
@@ -14,7 +15,7 @@ SEND_TIMEOUT_S = 15.0
 """A client that takes nothing for so long is cut off."""
 
 
-@router.get("/stream", response_class=EventSourceResponse)
+@router.get("/stream", response_class=EventSourceResponse, responses=sent("text/event-stream"))
 async def stream(request: Request, context: Ctx) -> Response:
     """Events hello, readings, alerts, figures, stations, status. A client that is too slow gets ``reconnect``."""
     del request

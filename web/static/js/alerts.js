@@ -5,11 +5,13 @@ import { byId, emptyState, h, reconcile, setAttr, setText } from "./dom.js";
 import { age, hhmm, nameOf, number } from "./format.js";
 import { lang, t } from "./i18n.js";
 import { now, on, property, standing, station, store } from "./store.js";
+import { drawTimeline, stepsOf } from "./timeline.js";
 import { toast } from "./toast.js";
 
 let hooks = null;
 let pointed = null; //  the alert that j, k and a are about
 const sending = new Set();
+let unfolded = null; //  the incident whose timeline is shown
 
 /** `hooks.choose(station, property)` opens a station, `hooks.needToken(then)` asks for the duty token. */
 export function startAlerts(given) {
@@ -90,7 +92,10 @@ function make(alert) {
 function choose(id) {
   pointed = id;
   const alert = store.alerts.get(id);
-  if (alert) hooks.choose(alert.station, alert.property);
+  if (!alert) return;
+  unfolded = unfolded === id || !stepsOf(alert).length ? null : id;
+  draw();
+  if (alert.station) hooks.choose(alert.station, alert.property);
 }
 
 function update(card, alert) {
@@ -103,7 +108,7 @@ function update(card, alert) {
   setAttr(badge, "title", t("alert_level", levelName, alert.level));
   setAttr(badge, "aria-label", t("alert_level", levelName, alert.level));
   badge.setAttribute("role", "img");
-  setText(card.querySelector("b"), nameOf(place) || alert.station);
+  setText(card.querySelector("b"), nameOf(place) || alert.station || about(alert));
   setText(card.querySelector(".alert-what"), nameOf(alert, "rule"));
   setText(card.querySelector(".alert-more"), measure(alert));
   const time = card.querySelector("time");
@@ -115,12 +120,26 @@ function update(card, alert) {
   setText(button, t(button.disabled ? "alert_sending" : "alert_ack"));
   setText(card.querySelector("small"), outcome(alert));
   if (alert.state !== "open") card.querySelector("form")?.remove();
+  if (stepsOf(alert).length) setAttr(card.querySelector(".alert-open"), "aria-expanded", String(unfolded === alert.id));
+  drawTimeline(card, alert, unfolded === alert.id);
+}
+
+/** What an alert without a station is about: its network or route, and how many stations; or who tells of itself. */
+function about(alert) {
+  const { network, route, source, stations = [] } = alert.evidence ?? {};
+  if (source) return t("alert_system", source);
+  return `${nameOf(store.catalogue.networks[network]) || network || route || ""} · ${t("alert_stations", stations.length)}`;
 }
 
 function measure(alert) {
+  if (!alert.station && !alert.property) {
+    const names = (alert.evidence?.stations ?? []).map((id) => nameOf(station(id)) || id);
+    return [names.join(", "), alert.note].filter(Boolean).join(" · ");
+  }
   const meta = alert.property ? property(alert.property) : null;
   const words = [];
-  if (alert.value !== null && alert.value !== undefined) {
+  if (stepsOf(alert).length) words.push(t("alert_stations", alert.evidence.stations?.length ?? 0));
+  else if (alert.value !== null && alert.value !== undefined) {
     words.push(`${number(alert.value, meta?.precision)} ${alert.unit_label ?? ""}`.trim());
     if (alert.limit !== null && alert.limit !== undefined) words.push(t("alert_limit", number(alert.limit, meta?.precision)));
   } else {

@@ -1,6 +1,7 @@
 // The 24 h chart: one accent line, limits dashed with their names, flagged readings hollow outside the line.
 import uPlot from "../vendor/uplot/uPlot.esm.js";
 import { frameOf, isFlagged, lineOf } from "./chartdata.js";
+import { besideLine, besideRing, curveBoxes, makeRoom } from "./chartlabels.js";
 import { h, setText } from "./dom.js";
 import { dayTime, flagWords, hhmm, isoDay, nameOf, number, ZONE } from "./format.js";
 import { t } from "./i18n.js";
@@ -66,7 +67,7 @@ function options(state, width, tip, box) {
     ],
     hooks: {
       drawAxes: [(plot) => drawLimits(plot, state)],
-      draw: [(plot) => drawFlagged(plot, state)],
+      draw: [(plot) => drawMarks(plot, state)],
       setCursor: [(plot) => showTip(plot, state, tip, box)],
     },
   };
@@ -87,18 +88,18 @@ function levelColour(colours, level) {
   return colours[`l${level}`] ?? colours.l3;
 }
 
+/** What is beyond a limit is tinted, the limit itself dashed; its name is written after the curve, where there is room. */
 function drawLimits(plot, { series, colours }) {
   const pen = plot.ctx;
   const { left, top, width, height } = plot.bbox;
   const ratio = devicePixelRatio;
-  for (const limit of series.limits ?? []) {
-    const y = plot.valToPos(limit.value, "y", true);
-    if (y < top || y > top + height) continue;
+  for (const { limit, y } of limitsInside(plot, series)) {
     const tone = levelColour(colours, limit.level);
+    const below = limit.direction === "below";
     pen.save();
     pen.fillStyle = tone;
     pen.globalAlpha = 0.07;
-    pen.fillRect(left, top, width, y - top);
+    pen.fillRect(left, below ? y : top, width, below ? top + height - y : y - top);
     pen.globalAlpha = 1;
     pen.strokeStyle = tone;
     pen.lineWidth = 1.2 * ratio;
@@ -107,57 +108,84 @@ function drawLimits(plot, { series, colours }) {
     pen.moveTo(left, y);
     pen.lineTo(left + width, y);
     pen.stroke();
-    pen.fillStyle = colours.ink;
-    pen.font = FONT.replace("11px", `${11 * ratio}px`);
-    pen.textAlign = "right";
-    pen.setLineDash([]);
-    pen.strokeStyle = colours.surface;
-    pen.lineWidth = 3 * ratio;
-    pen.strokeText(nameOf(limit, "name"), left + width - 4 * ratio, y - 5 * ratio);
-    pen.fillText(nameOf(limit, "name"), left + width - 4 * ratio, y - 5 * ratio);
     pen.restore();
   }
 }
 
-/** Hollow rings at their place; what lies beyond the frame stands at its edge with a small arrow. */
-function drawFlagged(plot, { series, colours }) {
-  const pen = plot.ctx;
+function limitsInside(plot, series) {
+  const { top, height } = plot.bbox;
+  const all = (series.limits ?? []).map((limit) => ({ limit, y: plot.valToPos(limit.value, "y", true) }));
+  return all.filter(({ y }) => y >= top && y <= top + height);
+}
+
+/** Rings of flagged readings first, then the words: they keep off the curve, the rings and each other. */
+function drawMarks(plot, state) {
   const ratio = devicePixelRatio;
   const { left, top, width, height } = plot.bbox;
-  let free = left;
+  const frame = { left: left + 3 * ratio, right: left + width - 3 * ratio, top, bottom: top + height };
+  const { x, y } = state.line;
+  const drawn = x.map((at, index) => (Number.isFinite(y[index]) ? [plot.valToPos(at, "x", true), plot.valToPos(y[index], "y", true)] : y[index]));
+  const room = makeRoom(frame, curveBoxes(drawn.filter((point) => point !== undefined), 1.5 * ratio));
+  const rings = ringsInside(plot, state.series);
+  const pen = plot.ctx;
   pen.save();
-  pen.font = FONT.replace("11px", `${10.5 * ratio}px`);
+  for (const ring of rings) {
+    drawRing(pen, ring, state.colours, ratio);
+    room.take({ left: ring.x - 6 * ratio, right: ring.x + 6 * ratio, top: ring.y - 6 * ratio, bottom: ring.y + 6 * ratio });
+  }
+  pen.font = FONT.replace("11px", `${11 * ratio}px`);
+  const high = 14 * ratio;
+  for (const { limit, y: at } of limitsInside(plot, state.series)) {
+    const words = nameOf(limit, "name");
+    const boxes = besideLine(frame, at, pen.measureText(words).width, high);
+    write(pen, words, room.place(boxes), state.colours.ink, state.colours, ratio);
+  }
+  for (const ring of rings) {
+    const words = `${ring.flag} ${flagWords(store.catalogue, ring.flag, ring.tests)}`;
+    const boxes = besideRing(ring.x, ring.y, 8 * ratio, pen.measureText(words).width, high);
+    write(pen, words, room.place(boxes), state.colours.muted, state.colours, ratio);
+  }
+  pen.restore();
+}
+
+/** Words in their box, haloed against the grid. Without room they are left out: the pointer and the note tell them too. */
+function write(pen, words, box, ink, colours, ratio) {
+  if (!box) return;
   pen.textAlign = "left";
+  pen.textBaseline = "middle";
+  pen.lineWidth = 3 * ratio;
+  pen.strokeStyle = colours.surface;
+  pen.strokeText(words, box.left, (box.top + box.bottom) / 2);
+  pen.fillStyle = ink;
+  pen.fillText(words, box.left, (box.top + box.bottom) / 2);
+}
+
+/** Flagged readings at their place; what lies beyond the frame stands at its edge (`beyond`: -1 above, 1 below). */
+function ringsInside(plot, series) {
+  const { left, top, width, height } = plot.bbox;
+  const inset = 7 * devicePixelRatio;
+  const rings = [];
   series.times_ms.forEach((ms, index) => {
     const flag = series.flags[index];
     if (!isFlagged(flag) || !Number.isFinite(series.values[index])) return;
     const x = plot.valToPos(ms / 1000, "x", true);
     if (x < left || x > left + width) return;
     const raw = plot.valToPos(series.values[index], "y", true);
-    const inset = 7 * ratio;
     const y = Math.min(Math.max(raw, top + inset), top + height - inset);
-    pen.beginPath();
-    pen.arc(x, y, 4 * ratio, 0, 2 * Math.PI);
-    pen.fillStyle = colours.surface;
-    pen.fill();
-    pen.lineWidth = 1.7 * ratio;
-    pen.strokeStyle = flag === 4 ? colours.bad : colours.warn;
-    pen.stroke();
-    if (raw !== y) arrow(pen, x, y, raw < y ? -1 : 1, ratio);
-    const words = `${flag} ${flagWords(store.catalogue, flag, series.tests[index])}`;
-    const wide = pen.measureText(words).width + 14 * ratio;
-    const before = x + wide > left + width;
-    const start = before ? x - wide : x;
-    if (start < free) return;
-    const at = start + (before ? 4 : 9) * ratio;
-    pen.strokeStyle = colours.surface;
-    pen.lineWidth = 3 * ratio;
-    pen.strokeText(words, at, y + 4 * ratio);
-    pen.fillStyle = colours.muted;
-    pen.fillText(words, at, y + 4 * ratio);
-    free = Math.max(free, start + wide);
+    rings.push({ x, y, beyond: Math.sign(raw - y), flag, tests: series.tests[index] });
   });
-  pen.restore();
+  return rings;
+}
+
+function drawRing(pen, { x, y, beyond, flag }, colours, ratio) {
+  pen.beginPath();
+  pen.arc(x, y, 4 * ratio, 0, 2 * Math.PI);
+  pen.fillStyle = colours.surface;
+  pen.fill();
+  pen.lineWidth = 1.7 * ratio;
+  pen.strokeStyle = flag === 4 ? colours.bad : colours.warn;
+  pen.stroke();
+  if (beyond) arrow(pen, x, y, beyond, ratio);
 }
 
 function arrow(pen, x, y, way, ratio) {

@@ -1,6 +1,6 @@
 // Going on duty: the token that names the person who acts.
 import { setToken, token } from "./api.js";
-import { byId, h, setText } from "./dom.js";
+import { byId, h } from "./dom.js";
 import { t } from "./i18n.js";
 import { closeSheet, openSheet } from "./sheet.js";
 import { on } from "./store.js";
@@ -13,7 +13,7 @@ export function startDuty() {
 
 function draw() {
   const active = Boolean(token());
-  setText(byId("duty"), t(active ? "duty_on" : "duty"));
+  byId("duty").replaceChildren(h("span", {}, t(active ? "duty_on" : "duty")), ...(active ? [h("b", { "aria-hidden": "true" }, "✓")] : []));
   byId("duty").setAttribute("aria-pressed", String(active));
 }
 

@@ -71,12 +71,14 @@ export function otherName(item) {
   return other && other !== nameOf(item) ? other : "";
 }
 
+/** Is this bit set? The set has up to 32, so no bitwise operators of signed numbers. */
+export const hasBit = (set, bit) => Math.floor((set ?? 0) / 2 ** Number(bit)) % 2 === 1;
+
 /** "Suspect · rate of change": the words of a flag and of the tests that did not pass. */
 export function flagWords(catalogue, flag, tests) {
   const words = [nameOf(catalogue?.flags?.[flag]) || t("flag_n", flag)];
   for (const [bit, test] of Object.entries(catalogue?.tests ?? {})) {
-    //  keys are bit numbers; the set has up to 32, so no bitwise operators of signed numbers
-    if (flag !== 9 && Math.floor((tests ?? 0) / 2 ** Number(bit)) % 2 === 1) words.push(nameOf(test));
+    if (flag !== 9 && hasBit(tests, bit)) words.push(nameOf(test));
   }
   return words.join(" · ");
 }

@@ -13,6 +13,8 @@ export const WORDS = {
   search_none: ["没有站点与“{0}”相符", "No station matches “{0}”"],
   search_count: ["{0} 个站点", "{0} stations"],
   domains: ["领域", "Domains"],
+  domains_more: ["显示全部领域，还有 {0} 个", "Show all domains, {0} more"],
+  domains_less: ["收起领域", "Fold the domains"],
   language: ["切换到英文", "Switch to Chinese"],
   language_label: ["中 / EN", "EN / 中"],
   theme_dark: ["换成深色", "Switch to dark"],
@@ -20,10 +22,13 @@ export const WORDS = {
   bell: ["预警 {0} 条", "{0} alerts"],
   close: ["关闭", "Close"],
   cancel: ["取消", "Cancel"],
+  yes: ["是", "Yes"],
+  no: ["否", "No"],
+  none: ["无", "None"],
   retry: ["再试一次", "Try again"],
   // duty
   duty: ["值班", "Duty"],
-  duty_on: ["值班中", "On duty ✓"],
+  duty_on: ["值班中", "On duty"],
   duty_title: ["值班令牌", "Duty token"],
   duty_text: [
     "确认预警、重投隔离消息要记在人名下。请输入发给您的令牌；它只留在这个标签页里，关闭即忘。",
@@ -48,15 +53,23 @@ export const WORDS = {
   alert_withdrawn: ["已撤回", "Withdrawn"],
   alert_limit: ["限值 {0}", "limit {0}"],
   alert_level: ["{0}预警，第 {1} 级", "{0} alert, level {1}"],
+  alert_stations: ["{0} 个站点", "{0} stations"],
+  alert_system: ["本系统 · {0}", "This system · {0}"],
+  alert_timeline: ["事件经过", "Timeline"],
+  alert_left_out: ["中间略去 {0} 条", "{0} steps in the middle are left out"],
   alert_silence: ["最后数据 {0} 前", "Last heard {0} ago"],
   alert_failed: ["未能确认：{0}。预警仍在，可再试。", "Not acknowledged: {0}. The alert still stands; try again."],
   alert_done: ["已确认，记在您的名下", "Acknowledged in your name"],
   // situation
   situation: ["态势", "Situation"],
+  areas: ["各区空气质量指数", "Air quality index by district"],
+  areas_none: ["暂缺", "Not available"],
+  areas_hint: ["{0} 的小时值，{1} 个站点", "Hour {0}, {1} stations"],
+  areas_hint_invalid: ["{0} 的小时值，{1} 个站点，数据不全，仅供参考", "Hour {0}, {1} stations; incomplete, for orientation only"],
   fig_online: ["在线站点", "Stations online"],
   fig_online_hint: [
-    "{0} / {1} 个站点在线；{2} 静默，{3} 未收到过数据",
-    "{0} of {1} stations online; {2} silent, {3} never heard",
+    "{0} / {1} 个站点在线；{2} 静默或中断，{3} 未收到过数据",
+    "{0} of {1} stations online; {2} silent or cut off, {3} never heard",
   ],
   fig_alerts: ["有预警的站点", "Stations with alerts"],
   fig_alerts_hint: ["{0} 个站点有预警，其中 {1} 个未确认", "{0} stations have alerts, {1} unacknowledged"],
@@ -80,11 +93,19 @@ export const WORDS = {
   legend_none: ["无", "None"],
   legend_silent: ["静默", "Silent"],
   legend_failing: ["质量失败", "Failing"],
+  legend_down: ["链路或网关中断", "Link or gateway down"],
+  legend_clock: ["时钟错误", "Clock wrong"],
+  legend_maintenance: ["维护中", "Maintenance"],
   legend_value: ["图上数字", "Figure on the mark"],
   // states
   state_ok: ["在线", "Online"],
   state_silent: ["静默", "Silent"],
   state_failing: ["质量失败", "Failing quality"],
+  state_clock_wrong: ["时钟错误", "Clock wrong"],
+  state_link_down: ["接入中断", "Link down"],
+  state_gateway_down: ["网关故障", "Gateway down"],
+  state_maintenance: ["维护中", "Maintenance"],
+  state_since: ["自 {0} 起", "since {0}"],
   state_unheard: ["未收到过数据", "Never heard"],
   // station
   station: ["站点", "Station"],
@@ -99,8 +120,7 @@ export const WORDS = {
   reading_property: ["测项", "Property"],
   reading_value: ["数值", "Value"],
   reading_trend: ["近 3 小时", "Last 3 h"],
-  reading_flag: ["质量", "Quality"],
-  reading_age: ["距今", "Age"],
+  reading_flag_age: ["质量，距今", "Quality, age"],
   heard: ["最后收到", "Last heard"],
   interval: ["间隔", "Interval"],
   water_class: ["水功能类别", "Water class"],
@@ -125,6 +145,7 @@ export const WORDS = {
   why_failed: ["未能解释：{0}。数据没有改变。", "No explanation: {0}. The data are unchanged."],
   export_csv: ["导出 CSV", "Export CSV"],
   export_json: ["JSON", "JSON"],
+  step_replay: ["回放", "Replayed"],
   step_raw: ["原始消息", "Raw message"],
   step_decode: ["解码", "Decoded"],
   step_locate: ["归站", "Located"],
@@ -189,6 +210,7 @@ export const WORDS = {
   q_advice: ["怎么办", "What to do"],
   q_text: ["文本", "Text"],
   q_hex: ["十六进制", "Hex"],
+  q_withheld: ["私密网的原始字节只给持值班口令者看。", "The bytes of a private network are shown to those with a duty token."],
   q_redrive: ["重投这一条", "Re-drive this one"],
   q_redrive_all: ["重投这一类（{0}）", "Re-drive this kind ({0})"],
   q_redriven: ["已重投", "Re-driven"],
@@ -208,9 +230,12 @@ export function setLang(value) {
   document.documentElement.lang = current === "zh" ? "zh-CN" : "en";
 }
 
+/** Of [zh, en] the one in the chosen language; undefined when there is none. */
+export const word = (pair) => pair?.[current === "zh" ? 0 : 1];
+
 /** The words for `key` in the chosen language, with {0}, {1} … filled in as plain text. */
 export function t(key, ...values) {
   const pair = WORDS[key];
   if (!pair) throw new Error(`no words for ${key}`);
-  return pair[current === "zh" ? 0 : 1].replace(/\{(\d)\}/g, (_, index) => String(values[index] ?? ""));
+  return word(pair).replace(/\{(\d)\}/g, (_, index) => String(values[index] ?? ""));
 }

@@ -2,6 +2,7 @@
 import { readAddress, writeAddress } from "./address.js";
 import { acknowledgePointed, startAlerts, step } from "./alerts.js";
 import { ApiError } from "./api.js";
+import { startAreas } from "./areas.js";
 import { byId, emptyState, h, setText, skeleton } from "./dom.js";
 import { openDuty, startDuty } from "./duty.js";
 import { hhmmss } from "./format.js";
@@ -134,6 +135,7 @@ function startPage() {
   startStrip();
   startAlerts({ choose, needToken: openDuty });
   startSituation(choose);
+  startAreas();
   startSearch((id) => choose(id));
   startStation({ close: () => choose(null), property: (key) => { store.choice.property = key; writeAddress({ p: key }); } });
   const withMap = hasWebGl();

@@ -1,5 +1,6 @@
-// What stands around the map: domain toggles, legend, and the list of stations where no map can be drawn.
+// What stands around the map: the legend, and the list of stations where no map can be drawn.
 import { byId, emptyState, h, reconcile, setText } from "./dom.js";
+import { domainsInUse, startDomains } from "./domains.js";
 import { age, nameOf, number } from "./format.js";
 import { t } from "./i18n.js";
 import { formIcon, formOf, holdsText, paint } from "./marks.js";
@@ -8,8 +9,8 @@ import { onTheme, palette } from "./theme.js";
 
 /** `setDomains(Set|null)` when a toggle is used; `choose(id)` from the list. */
 export function startMapFrame({ setDomains, choose, withMap }) {
+  startDomains(setDomains);
   on("stations choice lang catalogue", () => {
-    drawDomains(setDomains);
     drawEmpty(setDomains);
     if (!withMap) drawList(choose);
   });
@@ -19,33 +20,6 @@ export function startMapFrame({ setDomains, choose, withMap }) {
   if (withMap) return;
   byId("map-area").classList.add("no-map");
   on("latest", () => drawList(choose));
-}
-
-const domainsInUse = () => {
-  const used = new Set([...store.stations.values()].map((place) => place.domain));
-  return (store.catalogue?.domains ?? []).filter((domain) => used.has(domain.key));
-};
-
-function drawDomains(setDomains) {
-  const counts = new Map();
-  for (const place of store.stations.values()) counts.set(place.domain, (counts.get(place.domain) ?? 0) + 1);
-  reconcile(byId("domains"), domainsInUse(), {
-    key: (domain) => domain.key,
-    make: (domain) => h("button", { type: "button", class: "chip", onclick: () => toggle(domain.key, setDomains) }, h("span"), h("i")),
-    update: (button, domain) => {
-      setText(button.firstChild, nameOf(domain));
-      setText(button.lastChild, counts.get(domain.key));
-      button.setAttribute("aria-pressed", String(shows(domain.key)));
-    },
-  });
-}
-
-function toggle(key, setDomains) {
-  const all = domainsInUse().map((domain) => domain.key);
-  const chosen = new Set(all.filter(shows));
-  if (chosen.has(key)) chosen.delete(key);
-  else chosen.add(key);
-  setDomains(chosen.size === all.length ? null : chosen);
 }
 
 function drawEmpty(setDomains) {
@@ -81,6 +55,9 @@ function drawLegend() {
       forms,
       h("span", {}, place("silent"), t("legend_silent")),
       h("span", {}, place("failing"), t("legend_failing")),
+      h("span", {}, place("link_down"), t("legend_down")),
+      h("span", {}, place("clock_wrong"), t("legend_clock")),
+      h("span", {}, place("maintenance"), t("legend_maintenance")),
     ),
     figureKey(),
   );
@@ -93,7 +70,7 @@ function figureKey() {
     if (!holdsText(formOf(domain.key))) continue;
     const keys = new Set([...store.stations.values()].filter((p) => p.domain === domain.key && p.headline).map((p) => p.headline.property));
     const names = [...keys].map((key) => `${nameOf(property(key)) || key} ${property(key)?.unit_label ?? ""}`.trim());
-    if (names.length) lines.push(h("dt", {}, nameOf(domain)), h("dd", {}, names.join(", ")));
+    if (names.length) lines.push(h("div", {}, h("dt", {}, nameOf(domain)), h("dd", {}, names.join(", "))));
   }
   return lines.length ? h("dl", { class: "figure-key", "aria-label": t("legend_value") }, lines) : "";
 }

@@ -42,12 +42,18 @@ const AQI = [
 
 /**
  * Fill, ink and border of a mark. `colours` are the resolved tokens of the theme.
- * State first: silent and unheard have no fill, failing is hollow; then the alert level; then calm.
+ * State first: what is not heard has no fill, failing is hollow, and each state that explains itself has a sign of its
+ * own; then the alert level; then calm.
  */
 export function paint(place, colours) {
   if (place.state === "silent" || place.state === "unheard") {
     return { fill: null, ink: colours.muted, edge: colours.muted, dash: true };
   }
+  if (place.state === "link_down" || place.state === "gateway_down") {
+    return { fill: null, ink: colours.bad, edge: colours.muted, dash: true, sign: "cut" };
+  }
+  if (place.state === "clock_wrong") return { fill: colours.surface, ink: colours.bad, edge: colours.bad, sign: "clock" };
+  if (place.state === "maintenance") return { fill: colours.surface, ink: colours.muted, edge: colours.muted, sign: "pause" };
   if (place.state === "failing") {
     return { fill: colours.surface, ink: colours.bad, edge: colours.bad, cross: true };
   }
@@ -100,6 +106,7 @@ function paintMark(pen, form, look, text) {
   pen.stroke();
   pen.setLineDash([]);
   if (look.cross) cross(pen, look.ink);
+  else if (look.sign) line(pen, look.ink, () => STATE_SIGNS[look.sign](pen));
   else if (text && holdsText(form)) figure(pen, form, look.ink, text);
   else SIGNS[form]?.(pen, look.ink);
 }
@@ -164,6 +171,31 @@ function line(pen, ink, draw) {
   pen.lineCap = "round";
   pen.stroke();
 }
+
+/** Signs of states, the same on every form: a line that is cut, a clock, a pause. */
+const STATE_SIGNS = {
+  cut: (pen) => {
+    for (const side of [-1, 1]) {
+      pen.moveTo(7 * side, 0);
+      pen.lineTo(3 * side, 0);
+      pen.moveTo(3 * side, -3);
+      pen.lineTo(3 * side, 3);
+    }
+  },
+  clock: (pen) => {
+    pen.moveTo(5.5, 0);
+    pen.arc(0, 0, 5.5, 0, 2 * Math.PI);
+    pen.moveTo(0, -3.5);
+    pen.lineTo(0, 0);
+    pen.lineTo(2.6, 1.4);
+  },
+  pause: (pen) => {
+    for (const side of [-1, 1]) {
+      pen.moveTo(2.6 * side, -4.5);
+      pen.lineTo(2.6 * side, 4.5);
+    }
+  },
+};
 
 const SIGNS = {
   diamond: (pen, ink) =>

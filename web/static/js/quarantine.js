@@ -1,6 +1,7 @@
 // The quarantine sheet: what could not be used, with its bytes, the reason, what to do, and the way back.
-import { ApiError, get, post, token } from "./api.js";
+import { ApiError, get, getOnDuty, post, token } from "./api.js";
 import { emptyState, h, skeleton } from "./dom.js";
+import { codeName } from "./explainwords.js";
 import { bytes, dayTime, hhmmss, integer, nameOf } from "./format.js";
 import { lang, t } from "./i18n.js";
 import { openDuty } from "./duty.js";
@@ -70,7 +71,7 @@ async function show(row, detail, tr) {
   for (const other of tr.parentElement.children) other.classList.toggle("on", other === tr);
   detail.replaceChildren(skeleton(6));
   try {
-    const item = await get(`quarantine/${encodeURIComponent(row.id)}`);
+    const item = await getOnDuty(`quarantine/${encodeURIComponent(row.id)}`);
     if (!tr.classList.contains("on")) return; //  another row was chosen while this one was on its way
     detail.replaceChildren(...itemView(item, detail));
   } catch (error) {
@@ -82,7 +83,7 @@ async function show(row, detail, tr) {
 function itemView(item, detail) {
   const facts = [
     ["q_reason", reasonName(item.reason)],
-    ["q_stage", item.stage],
+    ["q_stage", item.stage && codeName("stage", item.stage)],
     ["q_detail", item.detail],
     ["q_received", dayTime(item.received_ms, now())],
     ["q_device", item.device],
@@ -94,10 +95,14 @@ function itemView(item, detail) {
     h("dl", { class: "facts" }, facts.flatMap(([name, value]) => [h("dt", {}, t(name)), h("dd", {}, value ?? "—")])),
     h("h4", {}, t("q_advice")),
     h("p", { class: "advice" }, nameOf(item, "advice") || "—"),
-    h("h4", {}, t("q_text")),
-    h("pre", { class: "payload", tabindex: "0" }, item.payload_text ?? ""),
-    h("h4", {}, t("q_hex")),
-    h("pre", { class: "payload hex", tabindex: "0" }, hexDump(item.payload_hex ?? "")),
+    ...(item.withheld
+      ? [h("p", { class: "hint" }, t("q_withheld"))]
+      : [
+        h("h4", {}, t("q_text")),
+        h("pre", { class: "payload", tabindex: "0" }, item.payload_text ?? ""),
+        h("h4", {}, t("q_hex")),
+        h("pre", { class: "payload hex", tabindex: "0" }, hexDump(item.payload_hex ?? "")),
+      ]),
     item.redriven
       ? h("p", { class: "hint" }, `✓ ${t("q_redriven")}`)
       : h("button", { type: "button", class: "primary", onclick: () => redrive(body, { ids: [item.id], reason: null }, null) }, t("q_redrive")),

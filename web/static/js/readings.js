@@ -7,7 +7,7 @@ import { now, property, store } from "./store.js";
 
 /** An empty table body; fill it with `drawReadings`. */
 export function readingsTable() {
-  const heads = ["reading_property", "reading_value", "reading_trend", "reading_flag", "reading_age"];
+  const heads = ["reading_property", "reading_value", "reading_trend", "reading_flag_age"];
   const row = h("tr", {}, heads.map((name) => h("th", { scope: "col" }, t(name))));
   return h("table", { class: "readings" }, h("thead", { class: "sr" }, row), h("tbody"));
 }
@@ -38,8 +38,7 @@ function make(item, choose) {
     h("td", {}, button),
     h("td", { class: "v" }, h("b"), h("i")),
     h("td", { class: "sp" }, spark()),
-    h("td", { class: "fl" }, flagBadge()),
-    h("td", { class: "age" }),
+    h("td", { class: "fl" }, flagBadge(), h("span", { class: "age" })),
   );
 }
 

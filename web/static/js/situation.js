@@ -31,10 +31,11 @@ function drawNow() {
   const places = [...store.stations.values()];
   if (!places.length) return;
   const of = (state) => places.filter((place) => place.state === state).length;
-  const online = places.length - of("silent") - of("unheard");
+  const lost = of("silent") + of("link_down") + of("gateway_down");
+  const online = places.length - lost - of("unheard");
   const share = Math.floor((online / places.length) * 1000) / 10; //  down, so that 100 % means all
   show("online", `${share.toFixed(1)}%`, "", t("fig_online"), `${online} / ${places.length}`,
-    t("fig_online_hint", online, places.length, of("silent"), of("unheard")));
+    t("fig_online_hint", online, places.length, lost, of("unheard")));
   const alarmed = places.filter((place) => place.alert_level > 0);
   const open = alarmed.filter((place) => place.unacknowledged).length;
   show("alerts", alarmed.length, "", t("fig_alerts"), "", t("fig_alerts_hint", alarmed.length, open));

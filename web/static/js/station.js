@@ -97,12 +97,21 @@ function header() {
   name.replaceChildren(nameOf(place) || place.id, ...(other ? [" ", h("small", {}, other)] : []));
   const domain = nameOf(store.catalogue.domains.find((item) => item.key === place.domain)) || place.domain;
   const spots = [domain, nameOf(place, "district"), place.street, place.community, place.id].filter(Boolean);
-  where.replaceChildren(`${spots.join(" · ")} · `, h("span", { class: `state ${place.state}` }, t(`state_${place.state}`)));
+  where.replaceChildren(`${spots.join(" · ")} · `, h("span", { class: `state ${place.state}` }, stateWords(place)));
   const words = [`${t("interval")} ${age(place.interval_s * 1000)}`];
   if (place.heard_ms) words.push(`${t("heard")} ${age(now() - place.heard_ms)}`);
   if (place.water_class) words.push(`${t("water_class")} ${t("class_n", place.water_class)}`);
   if (place.noise_class) words.push(`${t("noise_class")} ${t("class_n", place.noise_class)}`);
   setText(facts, words.join(" · "));
+}
+
+/** The state, since when, and the person, route or rule that tells of it. */
+function stateWords(place) {
+  const words = [t(`state_${place.state}`)];
+  if (place.state_since_ms) words.push(t("state_since", dayTime(place.state_since_ms, now())));
+  const alert = store.alerts.get(place.state_by);
+  if (place.state_by) words.push(alert ? nameOf(alert, "rule") : place.state_by);
+  return words.join(" · ");
 }
 
 function hero() {

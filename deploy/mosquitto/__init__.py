@@ -1,0 +1,1 @@
+"""mosquitto: the configuration for a city, and what it was measured to keep."""

@@ -1,0 +1,90 @@
+"""What derive tells the ordered pass: figures that a rule watches, as one command row of raw.
+
+It is told at least once: derive that was killed tells it again, and the rule kind knows by the figure's revision.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from ingest.raw import command_row, raw_frame
+from qingtu.catalogue_rules import FigureRule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from qingtu.catalogue import Catalogue
+
+FACTS: Final = "figures"
+"""Name of the command."""
+_WHO: Final = "system"
+
+
+class Fact(NamedTuple):
+    """A figure as it was published.
+
+    Attributes:
+        start_us: of its period, µs UTC.
+        value: canonical unit of the property, or of the index; None when there is none.
+        valid: it holds by the rules of its standard.
+        revision: of the figure; a correction has a greater one.
+    """
+
+    station: str
+    what: str
+    property: str
+    channel: str
+    start_us: int
+    value: float | None
+    valid: bool
+    revision: int
+
+
+class Watched:
+    """Which figures of a catalogue are looked at by a rule."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._keys = {
+            (station.id, rule.what, rule.property, rule.channel)
+            for rule in catalogue.rules
+            if isinstance(rule, FigureRule)
+            for station in catalogue.stations.values()
+            if rule.where.covers(station)
+        }
+
+    def among(self, rows: Iterable[Mapping[str, Any]]) -> list[Fact]:
+        """Return the facts that rules wait for.
+
+        Args:
+            rows: figures as derive makes them: what, key (station, property, channel), start, value, valid, revision.
+        """
+        out = []
+        for row in rows if self._keys else ():
+            station, prop, channel = row["key"]
+            if (station, row["what"], prop, channel) in self._keys:
+                value = float(row["value"])
+                known = value == value  # noqa: PLR0124 - NaN: there is no value
+                out.append(
+                    Fact(
+                        station, row["what"], prop, channel, row["start"], value if known else None,
+                        bool(row["valid"]), row["revision"],
+                    )
+                )  # fmt: skip
+        return out
+
+
+def told(facts: Sequence[Fact], clock_us: int, catalogue: str) -> bytes:
+    """Encode facts as a raw frame of one command row.
+
+    Args:
+        facts: at least one.
+        clock_us: of the tick at which they were made, µs UTC.
+        catalogue: version in force at it.
+    """
+    row = command_row(clock_us, FACTS, _WHO, {"figures": [list(fact) for fact in facts]})
+    return raw_frame([row], gateway="", catalogue=catalogue, clock_us=clock_us)
+
+
+def read(args: Mapping[str, Any]) -> list[Fact]:
+    """Read what :func:`told` wrote."""
+    return [Fact(*one) for one in args["figures"]]

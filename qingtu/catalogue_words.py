@@ -1,0 +1,118 @@
+"""The words that catalogue blocks are written in: ids, numbers, properties, positions, and what a wrong one is told."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from qingtu.properties import load_properties
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Domain = Literal["air", "weather", "water", "ocean", "noise", "soil", "radiation", "source", "community"]
+Kind = Literal[
+    "air", "weather", "river", "reservoir", "sea_water", "tide_gauge", "buoy", "beach", "ranch", "noise",
+    "radiation", "soil", "source", "construction", "park", "community",
+]  # fmt: skip
+WaterClass = Literal["I", "II", "III", "IV", "V", "1", "2", "3", "4"]
+NoiseClass = Literal["0", "1", "2", "3", "4a", "4b"]
+Level = Literal["blue", "yellow", "orange", "red"]
+LEVELS: tuple[Level, ...] = ("blue", "yellow", "orange", "red")
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for the closest allowed word, or an empty string.
+
+    >>> nearest("pm2_5", ["pm25", "pm10"])
+    " (是否指 / did you mean 'pm25'?)"
+    """
+    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    return f" (是否指 / did you mean {close[0]!r}?)" if close else ""
+
+
+def refusal(kind: str, message: str, at: str = "") -> PydanticCustomError:
+    """Return the error of one of our own validators.
+
+    Args:
+        kind: of the error.
+        message: "中文 / English".
+        at: the key of the block that it is about, when the block is judged as a whole.
+    """
+    # the message is data here: braces of what the user wrote must not be read as a template
+    return PydanticCustomError(kind, "{text}", {"text": message, "at": at})
+
+
+def _known_property(key: str) -> str:
+    dictionary = load_properties()
+    if key not in dictionary:
+        resolved = dictionary.resolve(key)
+        hint = f" (是否指 / did you mean {resolved.key!r}?)" if resolved else nearest(key, dictionary.keys())
+        text = f"不是观测量 / is not an observed property{hint}; all are listed in docs/properties.md"
+        raise refusal("unknown_property", text)
+    return key
+
+
+def _known_timezone(name: str) -> str:
+    if not _timezone_exists(name):
+        raise refusal("unknown_timezone", "不是 IANA 时区 / is not an IANA time zone, such as 'Asia/Shanghai'")
+    return name
+
+
+@cache
+def _timezone_exists(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # not found is a KeyError; an odd path or a folder is one of the others
+        return False
+    return True
+
+
+_POSITION = "不是 [经度, 纬度] (WGS84, 度) / is not [longitude, latitude] in WGS84 degrees"
+
+
+def _as_position(value: Any) -> Any:
+    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int | float) for v in value):
+        lon, lat = value
+        if not (-180 <= lon <= 180 and -90 <= lat <= 90):
+            turned = -90 <= lon <= 90 and -180 <= lat <= 180
+            swapped = "; 经纬度似乎颠倒 / longitude and latitude look swapped" if turned else ""
+            raise refusal("bad_position", f"{_POSITION}{swapped}")
+        return value
+    raise refusal("bad_position", f"{_POSITION}, such as [120.38, 36.07]")
+
+
+def as_list(value: Any) -> Any:
+    """Take one word for a list of it."""
+    return [value] if isinstance(value, str) else value
+
+
+def _rising(value: tuple[float, float]) -> tuple[float, float]:
+    if not value[0] < value[1]:
+        raise refusal("bad_range", "须为 [最小, 最大] / must be [smallest, largest]")
+    return value
+
+
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+DeviceId = Annotated[str, Field(pattern=r"^[^\s/+#$][^\s/+#]{0,127}$")]  # it stands in an MQTT topic
+Channel = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+Text = Annotated[str, Field(min_length=1, max_length=200)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=31 * 86400)]
+PropertyKey = Annotated[str, AfterValidator(_known_property)]
+Timezone = Annotated[str, AfterValidator(_known_timezone)]
+Position = Annotated[tuple[float, float], BeforeValidator(_as_position)]
+Range = Annotated[tuple[Number, Number], AfterValidator(_rising)]
+Words = Annotated[tuple[str, ...], BeforeValidator(as_list)]
+
+
+class Strict(BaseModel):
+    """A block: unknown keys are faults, and nothing of it changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,0 +1,103 @@
+"""``qingtu scenario``: stories with a known end through the ordered pass; do the rules raise what they must?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from qingtu.commands.check import checked
+from qingtu.commands.options import Catalogue, Json, SettingsFile, settings_of
+from qingtu.commands.output import err, out, print_json, print_table
+from qingtu.commands.progress import bars
+from qingtu.errors import NotFound
+from simulators.rehearsal import rehearse
+from simulators.scenarios import SCENARIOS
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from simulators.rehearsal import Judgement
+
+_LEVELS: Final = ("", "蓝 blue", "黄 yellow", "橙 orange", "红 red")
+
+
+def scenario(
+    names: Annotated[list[str] | None, typer.Argument(help="Which; none lists them / 情景名称, 不写则列出")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All of them / 全部")] = False,
+    seed: Annotated[int, typer.Option(help="Same seed, same readings / 随机种子")] = 1,
+    file: SettingsFile = None,
+    catalogue: Catalogue = None,
+    json: Json = False,
+) -> None:
+    """Play stories with a known end and compare the alerts with it / 情景演练.
+
+    On a simulated clock, with your catalogue, limits and rules; nothing is connected or stored. Exit code 1 when an
+    alert was missed or false.
+    """
+    chosen = list(SCENARIOS) if every else list(dict.fromkeys(names or ()))
+    if unknown := [name for name in chosen if name not in SCENARIOS]:
+        raise NotFound(f"没有此情景 / no scenario {', '.join(unknown)} (there are: {', '.join(SCENARIOS)})")
+    if not chosen:
+        _list(json=json)
+        return
+    settings = settings_of(file, None, catalogue)
+    found = checked(settings)
+    results: dict[str, Judgement] = {}
+    with bars(err()) as shown:
+        for name in chosen:
+            task = shown.add_task(name, total=100)
+
+            def played(share: float, task: TaskID = task) -> None:
+                shown.update(task, completed=round(100 * share))
+
+            try:
+                results[name] = rehearse(SCENARIOS[name], found, settings, seed=seed, progress=played)
+            except LookupError as error:
+                raise NotFound(f"{name}: {error}") from error
+    if json:
+        print_json({name: {"right": one.right, **asdict(one)} for name, one in results.items()})
+    else:
+        for name, one in results.items():
+            _show(name, one)
+    if not all(one.right for one in results.values()):
+        raise typer.Exit(1)
+
+
+def _list(*, json: bool) -> None:
+    if json:
+        print_json([{"key": one.key, "zh": one.zh, "en": one.en} for one in SCENARIOS.values()])
+        return
+    print_table(("名称 name", "情景", "scenario"), [(one.key, one.zh, one.en) for one in SCENARIOS.values()])
+    err().print("qingtu scenario NAME | --all")
+
+
+def _show(name: str, one: Judgement) -> None:
+    story = SCENARIOS[name]
+    said = "符合 as it must be" if one.right else "不符 not as it must be"
+    out().print(
+        f"{name} · {story.zh} / {story.en}: {said} ({one.readings} readings, {one.flagged} flagged)", soft_wrap=True
+    )
+    rows: list[tuple[Any, ...]] = [
+        (raised.rule, raised.station, _LEVELS[raised.level], f"{raised.opened_h:.1f}", _end(raised.ended_h),
+         "误报 false" if raised in one.false else "撤回 withdrawn" if raised.withdrawn else "")
+        for raised in one.raised
+    ]  # fmt: skip
+    rows += [
+        (
+            missed.rule,
+            missed.station,
+            _LEVELS[missed.level],
+            f"{missed.from_h:.1f}-{missed.to_h:.1f}",
+            "",
+            "漏报 missed",
+        )
+        for missed in one.missed
+    ]
+    if rows:
+        print_table(("规则 rule", "站点 station", "级别 level", "开始 opened, h", "结束 ended, h", ""), rows)
+
+
+def _end(hour: float | None) -> str:
+    return "-" if hour is None else f"{hour:.1f}"

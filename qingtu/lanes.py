@@ -1,0 +1,84 @@
+"""Stages of one kind, one for each partition that this process works on; partitions come and go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from qingtu.errors import RetryLater
+from qingtu.turns import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from qingtu.contracts import Bus
+    from qingtu.stage import StageLoop
+
+
+class Lanes:
+    """Steps the stages of all partitions that are assigned to this process.
+
+    A partition that went to another process is let go of without saving: what was not saved is done again there. One
+    that refuses holds none of the others up. Stepped by one thread.
+
+    Args:
+        bus: says which partitions are ours.
+        group: of the stages.
+        stream: their input.
+        make: makes the stage of a partition from what is saved; may raise RetryLater.
+
+    Attributes:
+        stages: by partition.
+        turns: knows which of them cannot go on, and why.
+    """
+
+    def __init__(self, bus: Bus, group: str, stream: str, make: Callable[[int], StageLoop]) -> None:
+        self._bus = bus
+        self._group = group
+        self.stream = stream
+        self._make = make
+        self.stages: dict[int, StageLoop] = {}
+        self.turns = Turns()
+        self._log = structlog.get_logger(group)
+
+    def take_up(self) -> None:
+        """Let go of partitions that are not ours any more, and make the stages of those that are new.
+
+        Raises:
+            RetryLater: the bus cannot say what is saved; the stages that there are go on.
+        """
+        ours = self._bus.assigned(self._group, self.stream)
+        if ours == self.stages.keys():
+            return
+        for partition in self.stages.keys() - ours:
+            self.turns.forget(self.stages.pop(partition).name)
+            self._log.info("partition_gone", partition=partition)
+        refused: RetryLater | None = None
+        for partition in sorted(ours - self.stages.keys()):
+            try:
+                self.stages[partition] = self._make(partition)
+            except RetryLater as later:
+                refused = later
+            else:
+                self._log.info("partition_taken", partition=partition)
+        if refused is not None:
+            raise refused
+
+    def step(self) -> bool:
+        """Step every stage once; see :meth:`qingtu.turns.Turns.take`."""
+        return self.turns.take(self._work())
+
+    def _work(self) -> Iterator[tuple[str, Callable[[], bool]]]:
+        yield "partitions", self._taken_up
+        # Asked for only now: a partition that just went must not be stepped once more.
+        yield from [(stage.name, stage.step) for stage in self.stages.values()]
+
+    def _taken_up(self) -> bool:
+        self.take_up()
+        return False
+
+    def save(self) -> None:
+        """Save the state of every stage."""
+        for stage in self.stages.values():
+            stage.save()

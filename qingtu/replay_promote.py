@@ -1,0 +1,281 @@
+"""Diff and promote: a generation is taken over into a copy of the live store, which is thrown away or swapped in."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from ingest.raw import command_row, raw_frame
+from processors.aggregates import DERIVED
+from processors.aggregates.derive import Derive
+from processors.process import CONFIGURE, Process
+from qingtu import replay
+from qingtu.bus.sqlite import SqliteBus
+from qingtu.clock import SystemClock
+from qingtu.errors import QingtuError, RetryLater
+from qingtu.files import sync
+from qingtu.folder import DataFolder
+from qingtu.ledger import Ledger
+from qingtu.records import ALERTS, FIGURES, PROCESSED, RAW, REJECTED, position
+from qingtu.replay_raw import RawReader
+from qingtu.replay_takeover import NextStore
+from qingtu.stage import StageLoop
+from qingtu.store.duckdb import DuckStore
+from sinks.primary import StoreStage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from qingtu.client import Client
+    from qingtu.clock import Clock
+    from qingtu.replay import Generation
+    from qingtu.replay_takeover import Takeover
+    from qingtu.settings import Settings
+
+_MIB: Final = 1024 * 1024
+LIVE: Final = "qingtu.duckdb"
+BEFORE: Final = "before.duckdb"
+"""What the first promote of a generation replaced, in its folder; of the next one it is ``before-2.duckdb``."""
+
+
+def diff(
+    settings: Settings, generation: Generation, *, client: Client | None, now_us: int, limit: int = 1000
+) -> Takeover:
+    """Say what a promote would change now. Nothing live is touched.
+
+    Args:
+        settings: name the data folder.
+        generation: what would be promoted.
+        client: of the service when it runs: it makes a back-up, since no second process can open its store.
+        now_us: now, µs UTC.
+        limit: list at most so many readings.
+
+    Raises:
+        StartError: the disk is too full for a copy, or the folder is in use.
+    """
+    replay.embedded(settings)
+    folder = replay.folder_of(settings, generation.name)
+    with _copy_of(settings, folder, client) as copy:
+        raw = RawReader(settings.data / "bus" / "raw.db")
+        try:
+            at = position(raw.bounds()[1], 0)
+        finally:
+            raw.close()
+        return _take_over(settings, generation, copy, at, now_us, limit)
+
+
+@contextmanager
+def _copy_of(settings: Settings, folder: Path, client: Client | None) -> Iterator[Path]:
+    """Give a copy of the live store for as long as the context lasts."""
+    copy = folder / "diff.duckdb"
+    live = settings.data / LIVE
+    bus = sum(path.stat().st_size for path in (settings.data / "bus").iterdir()) if client is not None else 0
+    replay.need_space(folder, 2 * live.stat().st_size + bus)
+    _forget(copy)
+    try:
+        if client is not None:
+            made = settings.data / "backups" / client.post("/api/backup", {"name": f"replay-{folder.name}"})["name"]
+            try:
+                shutil.move(made / LIVE, copy)
+            finally:
+                shutil.rmtree(made, ignore_errors=True)
+        else:
+            data = DataFolder(settings.data)
+            try:
+                store = DuckStore(live, settings.store.memory_limit, settings.store.threads)
+                try:
+                    store.backup(copy)
+                finally:
+                    store.close()
+            finally:
+                data.close()
+        yield copy
+    finally:
+        _forget(copy)
+
+
+def _forget(path: Path) -> None:
+    for name in (path.name, f"{path.name}.wal", f"{path.name}.part"):
+        path.with_name(name).unlink(missing_ok=True)
+
+
+def _take_over(settings: Settings, generation: Generation, copy: Path, at: int, now_us: int, limit: int) -> Takeover:
+    folder = replay.folder_of(settings, generation.name)
+    catalogue = replay.archived(folder)
+    store = NextStore(copy, settings.store.memory_limit, settings.store.threads)
+    try:
+        return store.take_over(
+            generation, folder, catalogue, at=at, now_us=now_us, keep_days=settings.store.keep_days,
+            grace_s=settings.figures.grace_s, limit=limit,
+        )  # fmt: skip
+    finally:
+        store.close()
+
+
+def promote(
+    settings: Settings, generation: Generation, *, who: str, clock: Clock | None = None, limit: int = 1000
+) -> dict[str, Any]:
+    """Publish a generation: build the next store beside the live one, check it, swap it in by one rename.
+
+    Ended at any moment, it leaves the old store or the new one. When nothing would change, as after a promote that is
+    done again, nothing is swapped and nothing is written to raw.
+
+    Args:
+        settings: name the data folder.
+        generation: what to publish.
+        who: the person, for raw.
+        clock: for the time at which the change becomes known.
+        limit: list at most so many readings.
+
+    Returns:
+        what changed, as :class:`Takeover` gives it; ``swapped``. When it was: ``revision``; ``before``, the file
+        that holds the store that was replaced; ``ledger``, whether it balances and agrees.
+
+    Raises:
+        StartError: the service runs, or the disk is too full.
+        QingtuError: the books of the new store would not be right, or the stages cannot finish what is on raw;
+            the live store is as it was.
+    """
+    replay.embedded(settings)
+    folder = replay.folder_of(settings, generation.name)
+    clock = clock or SystemClock()
+    data = DataFolder(settings.data)  # refuses while the service runs
+    try:
+        live, copy = settings.data / LIVE, folder / "next.duckdb"
+        replay.need_space(folder, 3 * live.stat().st_size)
+        catalogue = replay.archived(folder)
+        data.archive(catalogue)
+        bus = SqliteBus(settings.data / "bus", free_floor_bytes=settings.bus.free_floor_mb * _MIB)
+        try:
+            _copy_settled(settings, bus, live, copy, data, clock)
+            now_us = clock.now_us()
+            at = position(bus.end(RAW, 0), 0)  # of the row below: the folder is ours, nobody else appends
+            found = _take_over(settings, generation, copy, at, now_us, limit)
+            if found.empty:
+                _forget(copy)
+                _remember(folder, generation, found.promoted_us)
+                return {**found.as_dict(), "swapped": False}
+            args = {**generation.config, "promoted": generation.name}
+            row = command_row(now_us, CONFIGURE, who, args)
+            frame = raw_frame([row], gateway="", catalogue=catalogue.version, clock_us=now_us)
+            said = position(bus.append(RAW, 0, [frame]).result()[0], 0)
+            if said != at:
+                raise QingtuError(f"原始数据被他人写入, 未替换 / another program writes raw ({said} for {at}): end it")
+            ledger = _checked(settings, bus, copy)
+        finally:
+            bus.close()
+        before = _swap(live, copy, folder)
+        _remember(folder, generation, now_us)
+    finally:
+        data.close()
+    return {**found.as_dict(), "swapped": True, "revision": str(at), "before": str(before), "ledger": ledger}
+
+
+def _copy_settled(settings: Settings, bus: SqliteBus, live: Path, copy: Path, data: DataFolder, clock: Clock) -> None:
+    """Copy the live store when it holds everything that is on raw."""
+    store = DuckStore(live, settings.store.memory_limit, settings.store.threads)
+    try:
+        _settle(settings, bus, store, data, clock)
+        _forget(copy)
+        store.backup(copy)
+    finally:
+        store.close()
+
+
+def _remember(folder: Path, generation: Generation, promoted_us: int | None) -> None:
+    """Note when it was promoted last; a promote that was killed behind its swap could not."""
+    if promoted_us is not None and promoted_us != generation.promoted_us:
+        replay.write(folder, replace(generation, promoted_us=promoted_us))
+
+
+def _settle(settings: Settings, bus: SqliteBus, store: DuckStore, data: DataFolder, clock: Clock) -> None:
+    """Step the live stages until everything on raw is stored and derived."""
+    process = StageLoop(bus, Process(data.catalogue))
+    derive = StageLoop(bus, Derive(store, data.catalogue, settings.figures.grace_s, derived=DERIVED))
+    stores = [
+        StoreStage(bus, store, stream, 0, clock, commit_ms=0) for stream in (PROCESSED, ALERTS, REJECTED, FIGURES)
+    ]
+    waiting = ""
+    busy = True
+    while busy:
+        busy = process.step()
+        for stage in stores:
+            busy |= stage.step()
+        before = derive.next_offset
+        try:
+            busy |= derive.step()
+            waiting = ""
+        except RetryLater as later:
+            waiting = str(later)
+            busy |= derive.next_offset > before  # what it did so far may be what it waits for in the store
+    if waiting or any(stage.behind() for stage in stores):
+        raise QingtuError(
+            f"原始数据尚未处理完 / what is on raw cannot be finished ({waiting or 'the store is behind'}): start the "
+            "service with 'qingtu run', let it catch up, stop it, and promote then"
+        )
+    process.save()
+    derive.save()
+
+
+def _checked(settings: Settings, bus: SqliteBus, copy: Path) -> dict[str, Any]:
+    """Count the next store's rows against its books.
+
+    Raises:
+        QingtuError: they do not agree.
+    """
+    store = DuckStore(copy, settings.store.memory_limit, settings.store.threads)
+    try:
+        report = Ledger(bus, store).report()
+        counted = {
+            "readings": store.count("readings") + store.expired(),
+            "quarantined": len(store.in_quarantine()) + store.rejected_expired(),
+        }  # fmt: skip
+    finally:
+        store.close()
+    booked = {"readings": report["readings"]["stored"], "quarantined": report["messages"]["quarantined"]}
+    if not report["balanced"] or counted != booked:
+        raise QingtuError(
+            f"新台账不平, 未替换 / the books of the new store are not right (balanced: {report['balanced']}, counted "
+            f"{json.dumps(counted)}, booked {json.dumps(booked)}); nothing was promoted: report this as a fault"
+        )
+    return {"balanced": True, "counted": counted, "booked": booked}
+
+
+def _swap(live: Path, copy: Path, folder: Path) -> Path:
+    """Put the copy in the place of the live store; the old file keeps a second name, which is returned.
+
+    Raises:
+        QingtuError: the live file or the copy is not whole: a write-ahead log stands beside it.
+    """
+    for path in (live, copy):
+        log = path.with_name(f"{path.name}.wal")
+        if log.exists():
+            raise QingtuError(f"{log} 仍在 / is still there: start and stop the service once, then promote")
+    sync(copy)
+    before = _second_name(live, folder)
+    copy.replace(live)
+    sync(live.parent)
+    sync(folder)
+    return before
+
+
+def _second_name(live: Path, folder: Path) -> Path:
+    """Give the live file a second name that nothing has: what an earlier promote replaced stays.
+
+    A promote that was killed between the two names left one that is the live file itself; it is taken.
+    """
+    number = 1
+    while True:
+        before = folder / (BEFORE if number == 1 else f"before-{number}.duckdb")
+        try:
+            os.link(live, before)
+        except FileExistsError:
+            if not before.samefile(live):
+                number += 1
+                continue
+        return before

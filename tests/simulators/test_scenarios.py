@@ -1,0 +1,144 @@
+"""Stories with a known end: the shipped rules raise what they must at the right hours, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from qingtu.catalogue import Catalogue, load_catalogue
+from qingtu.catalogue_model import Content
+from qingtu.clock import HOUR, MINUTE
+from qingtu.settings import Settings
+from simulators import scenarios
+from simulators.rehearsal import rehearse, start_of
+from simulators.scenarios import SCENARIOS, Effect, Staged, Story
+from simulators.world import World
+from tests.cli.conftest import inside
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[2]
+
+
+@cache
+def demonstration() -> Catalogue:
+    """The catalogue that ships."""
+    return load_catalogue(ROOT / "stations")
+
+
+def changed(rule: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Catalogue:
+    """The same with other rules: what the function returns for each, None leaves it out."""
+    content = json.loads(demonstration().to_json())["content"]
+    del content["dictionary"]
+    content["rules"] = [new for old in content["rules"] if (new := rule(old)) is not None]
+    return Catalogue(Content.model_validate(content))
+
+
+@pytest.mark.parametrize("key", sorted(SCENARIOS))
+def test_rules_raise_what_they_must_and_nothing_else(key: str) -> None:
+    """With the shipped catalogue nothing is missed and nothing false; only sensors that go wrong are flagged."""
+    found = rehearse(SCENARIOS[key], demonstration(), Settings(), seed=1)
+    assert found.missed == []
+    assert found.false == []
+    assert found.readings > 500
+
+
+def test_another_seed_tells_the_same_story() -> None:
+    """What must come hangs on the story, not on the noise under it."""
+    for seed in (2, 3):
+        assert rehearse(SCENARIOS["community-fire"], demonstration(), Settings(), seed=seed).right
+
+
+def test_same_seed_same_judgement() -> None:
+    """A rehearsal is a pure function."""
+    one, two = (rehearse(SCENARIOS["radiation-dry"], demonstration(), Settings(), seed=4) for _ in range(2))
+    assert one == two
+
+
+def test_a_rule_that_is_gone_is_missed() -> None:
+    """The judge sees what is not raised."""
+    without = changed(lambda rule: None if rule["id"] == "radiation-gamma" else rule)
+    found = rehearse(SCENARIOS["radiation-dry"], without, Settings())
+    assert [(one.rule, one.level) for one in found.missed] == [("radiation-gamma", 2)]
+
+
+def test_a_level_that_is_too_high_or_too_late_is_missed() -> None:
+    """It must be reached in time, and as high as the story goes."""
+    dear = changed(lambda r: r | {"levels": {"yellow": 400}} if r["id"] == "radiation-gamma" else r)
+    assert rehearse(SCENARIOS["radiation-dry"], dear, Settings()).missed
+    slow = changed(lambda r: r | {"hold_s": 7200.0} if r["id"] == "radiation-gamma" else r)
+    assert rehearse(SCENARIOS["radiation-dry"], slow, Settings()).missed
+
+
+def test_a_rule_that_calls_for_rain_is_false() -> None:
+    """A limit just above the background alarms when it rains."""
+    keen = changed(lambda r: r | {"levels": {"yellow": 85}, "hysteresis": 1} if r["id"] == "radiation-gamma" else r)
+    found = rehearse(SCENARIOS["radiation-rain"], keen, Settings())
+    assert {one.rule for one in found.false} == {"radiation-gamma"}
+
+
+def test_an_effect_reaches_its_target_and_goes_away() -> None:
+    """Before and after it the values are those of the undisturbed city, in between those of the story."""
+    effect = Effect("S", "p", 50.0, from_h=2, rise_h=1, hold_h=2, fall_h=1)
+    staged = Staged(Story(8.0, ("S",), (effect,)), 0, seed=1)
+    times = np.arange(0, 8 * HOUR, MINUTE)
+    plain = np.full(len(times), 10.0)
+    values = staged.values("S", "p", times, plain)
+    assert (values[times < 2 * HOUR] == 10).all()
+    assert (values[times > 6 * HOUR] == 10).all()
+    held = values[(times >= 3 * HOUR) & (times <= 5 * HOUR)]
+    assert np.abs(held - 50).max() < 50 * 0.04
+    assert len(np.unique(held)) > 60  # a sensor that still moves
+    assert np.abs(np.diff(values)).max() < 3
+    assert staged.values("S", "other", times, plain) is plain
+
+
+def test_a_story_cut_anywhere_is_the_same() -> None:
+    """The messages of a range are those of its parts."""
+    scenario = SCENARIOS["gateway-failure"]
+    start = start_of(scenario)
+    staged = Staged(scenario.tell(demonstration()), start, 1)
+    whole = [m.payload for m in World(demonstration(), 1, staged=staged).messages(start, staged.end_us)]
+    cut = start + 3 * HOUR + 17 * MINUTE
+    world = World(demonstration(), 1, staged=staged)
+    assert whole == [m.payload for a, b in ((start, cut), (cut, staged.end_us)) for m in world.messages(a, b)]
+    quiet = [m for m in world.messages(start + 3 * HOUR, start + 4 * HOUR) if "noise" in m.topic]
+    assert quiet == []
+
+
+def test_every_scenario_stands_on_the_page_and_in_a_file() -> None:
+    """Table, docs and command agree."""
+    page = (ROOT / "docs" / "simulators.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([a-z0-9-]+)` \|", page, re.MULTILINE)) >= set(SCENARIOS)
+    assert {one.tell.__module__.rpartition(".")[2] for one in SCENARIOS.values()} == {
+        path.stem for path in Path(scenarios.__file__).parent.glob("*.py")
+    } - {"__init__", "scenario"}
+
+
+def test_a_catalogue_that_cannot_tell_it_says_so(tmp_path: Path) -> None:
+    """Which stations are missing; the exit code is that of what there is not."""
+    (tmp_path / "one.yaml").write_text(
+        "networks: [{id: n, zh: 网, en: N}]\nstations:\n  - {id: S, zh: 站, en: S, network: n, domain: air, kind: air, "
+        "position: [120.3, 36.1], devices: [{id: s, properties: [pm25]}]}\n",
+        encoding="utf-8",
+    )
+    ran = inside("scenario", "radiation-dry", "--catalogue", tmp_path)
+    assert ran.code == 4
+    assert "radiation with gamma_dose_rate, rainfall" in ran.err
+
+
+def test_the_command_shows_the_judgement() -> None:
+    """A table for people, JSON for programs, exit code 0 when all is right."""
+    ran = inside("scenario", "radiation-dry")
+    assert ran.code == 0
+    assert "符合 as it must be" in ran.out
+    assert "radiation-gamma" in ran.out
+    assert inside("scenario", "nope").code == 4
+    assert "pm25-episode" in inside("scenario").out

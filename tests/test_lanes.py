@@ -1,0 +1,187 @@
+"""Stages by partition: they come, go and come back as the bus assigns, and none holds another up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from qingtu.bus.sqlite import SqliteBus
+from qingtu.clock import SECOND, ManualClock
+from qingtu.errors import QingtuError, RetryLater
+from qingtu.heartbeat import STALE_S, heard
+from qingtu.lanes import Lanes
+from qingtu.records import RAW, decode, encode
+from qingtu.stage import StageLoop, missing
+from qingtu.turns import Turns
+from tests.process.support import batch_of, message
+from tests.test_stage import Summing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from qingtu.contracts import Outputs
+    from qingtu.records import Frame
+
+
+class Shared(SqliteBus):
+    """A real bus of three partitions, of which some are ours, and of which one's state cannot be had at times."""
+
+    ours: frozenset[int] = frozenset((0, 1, 2))
+
+    def assigned(self, group: str, stream: str) -> frozenset[int]:
+        """Return what the test says."""
+        del group, stream
+        return self.ours
+
+
+@pytest.fixture
+def bus(tmp_path: Path) -> Iterator[Shared]:
+    """A bus with partitions."""
+    made = Shared(tmp_path / "bus", partitions=3, free_floor_bytes=0)
+    yield made
+    made.close()
+
+
+def put(bus: SqliteBus, partition: int, number: int) -> None:
+    """Append a frame with one row that holds a number."""
+    frame = encode({"stream": RAW, "clock": 0, "origin": None}, {"rows": batch_of([message("a", b"%d" % number)])})
+    bus.append(RAW, partition, [frame]).result()
+
+
+def sums(bus: SqliteBus, partition: int) -> list[int]:
+    """Return the running sums that the stage of a partition has emitted."""
+    return [decode(record.data).header["sum"][0] for record in bus.read("processed", partition, 0, 100)]
+
+
+def lanes(bus: SqliteBus) -> Lanes:
+    """Make lanes of summing stages."""
+    return Lanes(bus, "summing", RAW, lambda partition: StageLoop(bus, Summing(), partition))
+
+
+def test_each_partition_has_its_own_stage(bus: Shared) -> None:
+    """What stands in one has nothing to do with the others."""
+    for partition in range(3):
+        put(bus, partition, 10 + partition)
+    made = lanes(bus)
+    made.take_up()
+    assert made.step()
+    assert not made.step()
+    assert [sums(bus, partition) for partition in range(3)] == [[10], [11], [12]]
+
+
+def test_a_partition_that_went_and_came_back_begins_at_what_is_saved(bus: Shared) -> None:
+    """Letting go saves nothing: what was done since is done again, by whoever has it next."""
+    put(bus, 1, 5)
+    made = lanes(bus)
+    made.take_up()
+    made.step()
+    made.save()
+    put(bus, 1, 6)
+    made.step()
+    bus.ours = frozenset((0, 2))
+    made.step()
+    assert sorted(made.stages) == [0, 2]
+    bus.ours = frozenset((0, 1, 2))
+    while made.step():
+        pass
+    assert sums(bus, 1) == [5, 11, 11]  # the same frame again: consumers skip its origin
+
+
+def test_one_that_refuses_holds_none_up(bus: Shared) -> None:
+    """The others are stepped, what is refused is told, and taken up when it can be had."""
+    refused = {1}
+
+    def make(partition: int) -> StageLoop:
+        if partition in refused:
+            raise RetryLater("its state cannot be had")
+        return StageLoop(bus, Summing(), partition)
+
+    for partition in range(3):
+        put(bus, partition, 1)
+    made = Lanes(bus, "summing", RAW, make)
+    with pytest.raises(RetryLater):
+        made.take_up()
+    assert made.step()
+    assert [sums(bus, partition) for partition in range(3)] == [[1], [], [1]]
+    assert made.turns.problems == {"partitions": "its state cannot be had"}
+    refused.clear()
+    made.turns.forget("partitions")
+    while made.step():
+        pass
+    assert [sums(bus, partition) for partition in range(3)] == [[1]] * 3
+    assert made.turns.problems == {}
+
+
+class Broken(Summing):
+    """Fails for good, in a way that no row is guilty of."""
+
+    def apply(self, frame: Frame, offset: int, only: NDArray[np.bool_] | None = None) -> Outputs:
+        """Fail."""
+        del frame, offset, only
+        raise KeyError("a file that is not there")
+
+
+def test_one_that_fails_holds_none_up_and_is_told(bus: Shared) -> None:
+    """The others get through all they have; the one that cannot is named until it can."""
+    for partition in range(3):
+        for number in (1, 2, 3):
+            put(bus, partition, number)
+    made = Lanes(bus, "summing", RAW, lambda p: StageLoop(bus, Broken() if p == 1 else Summing(), p, batch=1))
+    made.take_up()
+    while made.step():
+        pass
+    assert [sums(bus, partition) for partition in range(3)] == [[1, 3, 6], [], [1, 3, 6]]
+    assert list(made.turns.problems) == ["summing-1"]
+
+
+def test_who_is_refused_again_and_again_sits_out_longer() -> None:
+    """Up to a quarter of a minute; and goes on at once when it may."""
+    now = [0.0]
+    turns, tried, open_at = Turns(lambda: now[0]), [], 100.0
+
+    def step() -> bool:
+        tried.append(now[0])
+        if now[0] < open_at:
+            raise RetryLater("not yet", retry_after_s=1)
+        return True
+
+    while not turns.take([("one", step)]):
+        now[0] += 0.1
+    gaps = np.diff(tried)
+    assert gaps.max() <= 15.2
+    assert len(tried) < 20
+    assert gaps[0] < gaps[2] < gaps[5]
+    assert turns.problems == {}
+
+
+@pytest.mark.parametrize("trimmed", [0, 1, 4])
+def test_what_is_missing_is_what_is_not_held(bus: Shared, trimmed: int) -> None:
+    """Read on from 1 of 5; only what stood there and is gone counts. A stream that ends before is another one."""
+    for number in range(5):
+        put(bus, 0, number)
+    bus.trim(RAW, 0, trimmed)
+    found = bus.read(RAW, 0, 1, 10)
+    assert missing(bus, RAW, 0, 1, found) == max(0, trimmed - 1)
+    assert missing(bus, RAW, 0, 5, []) == 0
+    with pytest.raises(QingtuError, match="lost or replaced"):
+        missing(bus, RAW, 0, 6, [])
+
+
+def test_a_heartbeat_that_is_old_is_silence(tmp_path: Path) -> None:
+    """A process that was killed leaves its last word, which is not taken for its health."""
+    clock = ManualClock(1_795_392_000_000_000)
+    assert heard(tmp_path, clock.now_us()) is None
+    text = f'{{"time_us": {clock.now_us()}, "state": "ok", "stages": ["process"], "problems": []}}'
+    (tmp_path / "heartbeat.json").write_text(text, encoding="utf-8")
+    clock.advance(round(STALE_S * SECOND))
+    young = heard(tmp_path, clock.now_us())
+    clock.advance(SECOND)
+    old = heard(tmp_path, clock.now_us())
+    assert young is not None
+    assert old is not None
+    assert (young["state"], old["state"]) == ("ok", "silent")
