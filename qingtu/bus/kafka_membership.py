@@ -108,6 +108,7 @@ class Member:
                 if client is None:
                     client = self._open()
                 client.poll(timeout_ms=_POLL_MS)
+                finish_join(client)
                 self.problem = ""
                 self._commit(client)
             except FencedInstanceIdError:
@@ -144,7 +145,13 @@ class Member:
             auto_offset_reset="latest",
             metrics_enabled=False,
         )
-        client.subscribe([self._topic], listener=_Listener(self, client))
+        try:
+            client.subscribe([self._topic], listener=_Listener(self, client))
+            # A leader that does not know the topic yet would first take all partitions away from everybody.
+            client.partitions_for_topic(self._topic)
+        except BaseException:
+            _close(client)
+            raise
         return client
 
     def _commit(self, client: Any) -> None:
@@ -177,6 +184,19 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
     def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
         """Let go of partitions."""
         self._member.taken(tp.partition for tp in revoked)
+
+
+def finish_join(client: Any) -> None:
+    """Keep a join going that ``poll`` has left half done; call it after each.
+
+    kafka-python 3.0.12 loses one: a leader joins anew since the topic's partitions are known only now, ``poll`` ends
+    while the join is under way, and the next one finds that what was assigned fits the partitions. It never looks at
+    the answer then: the group stays without an assignment, and the member sends no heartbeat. A wish of its own to
+    join, which is what this leaves, lasts until the answer was taken.
+    """
+    coordinator = client._coordinator  # noqa: SLF001 - no public way leads there
+    if coordinator.rejoining:
+        coordinator.request_rejoin()
 
 
 def _close(client: Any) -> None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
+from kafka import KafkaConsumer  # type: ignore[import-untyped]
+from kafka.coordinator.assignors.cooperative_sticky import (  # type: ignore[import-untyped]
+    CooperativeStickyAssignor,
+)
 
+from qingtu.bus.kafka_client import options, topic
+from qingtu.bus.kafka_membership import finish_join
+from qingtu.records import RAW
 from tests.services.kafka_support import Feeder, MemberProcess, check_effects, installation, until
 
 if TYPE_CHECKING:
@@ -117,3 +126,24 @@ def test_two_processes_of_one_name_are_told(scene: Scene) -> None:
     until(lambda: "kafka.member" in first.told[-1]["problem"], "the first says why")
     until(lambda: first.has == [], "the first has none")
     finish(feeder, 50)
+
+
+def test_a_join_that_outlasts_a_poll_is_finished(kafka: KafkaServer) -> None:
+    """kafka-python drops a join of a leader that learns of the partitions late, when ``poll`` ends under it."""
+    settings = installation(kafka, 2)
+    for attempt in range(20):
+        client = KafkaConsumer(
+            **options(settings, "hasty"),
+            group_id=f"{settings.prefix}-hasty-{attempt}",
+            partition_assignment_strategy=[CooperativeStickyAssignor],
+        )
+
+        try:
+            client.subscribe([topic(settings, RAW)])
+            end = time.monotonic() + 30
+            while len(client.assignment()) < 2:
+                assert time.monotonic() < end, f"attempt {attempt}: no partitions"
+                client.poll(random.randint(3, 12))
+                finish_join(client)
+        finally:
+            client.close()
