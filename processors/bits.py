@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from processors.quality import CHECKS
 from processors.relations import MESSAGE_CHECKS
-from qingtu.records import OVERRIDDEN
+from qingtu.records import NEIGHBOUR, OVERRIDDEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +15,7 @@ BITS: Final[Mapping[str, int]] = {
     **{key: check.bit for key, check in CHECKS.items()},
     **{key: check.bit for key, check in MESSAGE_CHECKS.items()},
     "override": OVERRIDDEN.bit_length() - 1,
+    "neighbour": NEIGHBOUR.bit_length() - 1,
 }
 
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from processors.alerts.batch import Batch
-from processors.quality.run import Judged
+from processors.revise import Revised, revise
 from qingtu.records import OVERRIDDEN, Cause
 
 if TYPE_CHECKING:
@@ -60,24 +59,15 @@ def override(
         return f"no series {'/'.join(key)[:160]!r} in the catalogue"
     value = np.nan if args["value"] is None else float(args["value"])
     flag, tests, time_us = int(args["flag"]), int(args["tests"]) | OVERRIDDEN, int(args["time_us"])
-    quality.override(number, time_us, value, flag, tests)
-    columns = {
-        "series": _one(number, np.int32), "time": _one(time_us, np.int64), "value": _one(value, np.float64),
-        "flag": _one(flag, np.uint8), "tests": _one(tests, np.uint32), "revision": _one(revision, np.int64),
-        "known": _one(at_us, np.int64), "cause": _one(Cause.OVERRIDE, np.uint8), "late": _one(True, np.bool_),
-    }  # fmt: skip
-    output.readings.append((plan, columns))
+    some = Revised(
+        number, _one(time_us, np.int64), _one(value, np.float64), _one(flag, np.uint8), _one(tests, np.uint32)
+    )
+    revise(plan, quality, kinds, some, Cause.OVERRIDE, at_us, revision, output)
     attributes = {
         "property": key[1], "channel": key[2], "flag": flag, "who": who, "reason": args["reason"],
         "position": str(revision),
     }  # fmt: skip
     output.events.append((key[0], EVENT, 0, time_us, attributes, revision, at_us))
-    again = (_one(0, np.int64), *(columns[name] for name in ("time", "value", "flag", "tests")))
-    # Late, so that rules do not take it for a reading that comes now.
-    judged = Judged(columns["flag"], columns["tests"], columns["late"], *again)
-    batch = Batch(columns["series"], columns["time"], columns["value"], columns["known"], columns["revision"], judged)
-    for kind in kinds.values():
-        output.transitions.extend(kind.on_readings(batch))
     return None
 
 

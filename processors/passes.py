@@ -310,12 +310,15 @@ class Pass:
         held = self.quiet.held(self.plan.series_station[series], time)
         batch = Batch(series, time, value, messages.received_us[message], revision, judged, held)
         redriven = messages.redriven[message]
+        if judged.late.any():
+            np.maximum.at(self.quality.revised, series[judged.late], revision[judged.late])
         cause = np.where(redriven, np.uint8(Cause.REDRIVE), np.uint8(Cause.READING))
         columns: dict[str, NDArray[Any]] = {
             "series": series, "time": time, "value": value, "flag": judged.flag, "tests": judged.tests,
             "revision": revision, "known": known[message], "cause": cause, "late": judged.late,
         }  # fmt: skip
         if len(by := judged.again_by):
+            np.maximum.at(self.quality.revised, series[by], revision[by])
             again: dict[str, NDArray[Any]] = {
                 "series": series[by], "time": judged.again_time_us, "value": judged.again_value,
                 "flag": judged.again_flag, "tests": judged.again_tests,

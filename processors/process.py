@@ -19,6 +19,7 @@ from processors.alerts.facts import FACTS, read
 from processors.alerts.quiet import Quiet
 from processors.alerts.system import SYSTEM
 from processors.messages import Messages
+from processors.neighbour import NEIGHBOURS, hear
 from processors.output import Output
 from processors.override import override
 from processors.passes import Pass
@@ -92,6 +93,7 @@ class Process:
             SESSION: self._new_session,
             FACTS: self._figures,
             AREAS: self._pass_on,
+            NEIGHBOURS: self._neighbours,
             telling.TRANSITIONS: self._heard_of,
             SYSTEM: self._system,
             "acknowledge": self._act,
@@ -296,6 +298,14 @@ class Process:
             output.transitions[before:] = map(mine.quiet.marked, output.transitions[before:])
             if refused is not None:
                 output.rejected.append((told.row, "process", "unknown_property", refused, 0))
+
+    def _neighbours(self, told: Command, output: Output) -> None:
+        """Revise readings that stand apart from those of the stations around, or do no more."""
+        mine = self._pass
+        if mine is not None:
+            before = len(output.transitions)
+            hear(mine.plan, mine.quality, mine.kinds, told.args["verdicts"], told.at_us, told.revision, output)
+            output.transitions[before:] = map(mine.quiet.marked, output.transitions[before:])
 
     def _kinds(self) -> Collection[RuleKind]:
         return () if self._pass is None else self._pass.kinds.values()

@@ -235,7 +235,8 @@ def _contradictions(blocks: Blocks, defaults: Defaults) -> list[Problem]:
     dictionary = load_properties()
     told: dict[tuple[object, ...], Problem] = {}
     for place, path, layers in found:
-        text = contradiction(merged_limits(layers), dictionary[str(path[-1])].plausible)
+        prop = dictionary[str(path[-1])]
+        text = contradiction(merged_limits(layers), prop.plausible, prop.agg)
         if text:
             problem = place.problem(path, text)
             told.setdefault((*place.file.spot((*place.path, *path)), problem.file, text), problem)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from qingtu.catalogue_limits import Attenuated, Climate, FlatLine, Gap, LimitSpec, Pair, Spike
+from qingtu.catalogue_limits import Attenuated, Climate, FlatLine, Gap, LimitSpec, Neighbour, Pair, Spike
 from qingtu.catalogue_model import Defaults, Device, FieldSpec, Network, Station, Window
 from qingtu.catalogue_partial import has, rescued
 from qingtu.catalogue_relations import CalmWind, Density, Location, NitrogenOxides, ParticleSizes, Relations, Together
@@ -40,6 +40,7 @@ _NESTED: dict[tuple[type[BaseModel], str], type[BaseModel]] = {
     (LimitSpec, "gap"): Gap,
     (LimitSpec, "attenuated"): Attenuated,
     (LimitSpec, "climatology"): Climate,
+    (LimitSpec, "neighbour"): Neighbour,
     (Defaults, "limits"): LimitSpec,
     (Defaults, "relations"): Relations,
     (Station, "relations"): Relations,

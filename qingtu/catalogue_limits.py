@@ -78,6 +78,23 @@ class Climate(Strict):
     depth: Range | None = None
 
 
+COMPARED = ("mean", "energy", "rms")
+"""Kinds of aggregation of the properties whose means can be compared between stations."""
+
+
+class Neighbour(Strict):
+    """How far the mean of a period may be from the median of the nearest stations of the network.
+
+    The limit is ``suspect``, or ``share`` of the median where that is more; without ``suspect`` nothing is tested.
+    Nothing is said with fewer than ``minimum`` neighbours within ``radius_km`` that have a mean.
+    """
+
+    suspect: Positive | None = None
+    share: Annotated[float, Field(ge=0, le=10)] = 0.0
+    radius_km: Positive = 10.0
+    minimum: Annotated[int, Field(ge=2, le=8)] = 3
+
+
 class LimitSpec(Strict):
     """Quality limits of one property, canonical unit, bounds inclusive; what is absent is inherited."""
 
@@ -89,6 +106,7 @@ class LimitSpec(Strict):
     gap: Gap | None = None
     attenuated: Attenuated | None = None
     climatology: tuple[Climate, ...] | None = None
+    neighbour: Neighbour | None = None
 
 
 class Limits(NamedTuple):
@@ -111,6 +129,7 @@ class Limits(NamedTuple):
         gap_fail_s: the same, beyond which it fails.
         attenuated: what a signal must move; None: not tested.
         climatology: what is usual, later ones over earlier ones.
+        neighbour: how far from the stations around; None: not tested.
     """
 
     fail_min: float = -math.inf
@@ -129,6 +148,7 @@ class Limits(NamedTuple):
     gap_fail_s: float = math.inf
     attenuated: Attenuated | None = None
     climatology: tuple[Climate, ...] = ()
+    neighbour: Neighbour | None = None
 
     @classmethod
     def of(cls, spec: LimitSpec, plausible: tuple[float, float]) -> Limits:
@@ -159,15 +179,17 @@ class Limits(NamedTuple):
             gap_fail_s=_or_none(gap.fail_s),
             attenuated=moves if moves and (moves.suspect or moves.fail) else None,
             climatology=spec.climatology or (),
+            neighbour=spec.neighbour if spec.neighbour and spec.neighbour.suspect else None,
         )
 
 
-def contradiction(spec: LimitSpec, plausible: tuple[float, float]) -> str | None:
+def contradiction(spec: LimitSpec, plausible: tuple[float, float], agg: str) -> str | None:
     """Return why merged limits can never be met, or None.
 
     Args:
         spec: all layers laid over each other.
         plausible: the dictionary's range of the property.
+        agg: how the property is aggregated.
     """
     low, high = spec.range or plausible
     if spec.suspect and not (low <= spec.suspect[0] and spec.suspect[1] <= high):
@@ -184,6 +206,8 @@ def contradiction(spec: LimitSpec, plausible: tuple[float, float]) -> str | None
         if pair and pair[0] is not None and pair[1] is not None and pair[0] > pair[1]:
             first, second = ("fail", "suspect") if name == "attenuated" else ("suspect", "fail")
             return f"须由小到大 / {name}: {first} must not be above {second}"
+    if spec.neighbour and agg not in COMPARED:
+        return f"此要素不能取平均 / neighbour: {agg} values have no mean to compare; only {', '.join(COMPARED)}"
     return _incomplete(spec)
 
 

@@ -32,8 +32,10 @@ from qingtu.expressions import ExpressionError, compiled
 if TYPE_CHECKING:
     from qingtu.catalogue_model import Station
 
-What = Literal["10min", "hour", "8h", "day", "month", "year", "hour_index", "day_index", "month_index"]
-"""Kinds of figures: levels of aggregates, and indices made of them."""
+What = Literal[
+    "10min", "hour", "8h", "day", "month", "year", "hour_index", "day_index", "month_index", "neighbour"
+]  # fmt: skip
+"""Kinds of figures: levels of aggregates, indices made of them, and how far a station is from those around it."""
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: Final[tuple[Day, ...]] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Clock = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]

@@ -30,6 +30,7 @@ _CAUSES: Final = {
     Cause.REDRIVE: "redrive",
     Cause.REPLAY: "replay",
     Cause.OVERRIDE: "override",
+    Cause.NEIGHBOUR: "neighbour",
 }
 
 
@@ -67,6 +68,7 @@ def explain(service: Explained, station: str, prop: str, time_us: int, channel: 
     steps += [
         _quality(service, key, reading),
         *_overrides(service, key, reading),
+        *neighbours(service.store, key, reading),
         _store(reading),
         _figures(service, key, reading),
         _alerts(service, key, reading, revision),
@@ -149,6 +151,26 @@ def _overrides(service: Explained, key: tuple[str, str, str], reading: dict[str,
     zh = f"{last['who']} 将标记改为 {last['flag']}: {last['reason']}"
     en = f"{last['who']} set the flag to {last['flag']}: {last['reason']}"
     return [step("override", zh, en, {"rows": told, "stands": bool(int(reading["tests"]) & OVERRIDDEN)})]
+
+
+def neighbours(store: PrimaryStore, key: tuple[str, str, str], reading: dict[str, Any]) -> list[Step]:
+    """Return what the stations around read in the periods that hold the reading, each as it was said last."""
+    found: dict[int, dict[str, Any]] = {}
+    for row in store.events(reading["time"] - HOUR, reading["time"] + 1):
+        if (row["station"], row["kind"]) == (key[0], "neighbour"):
+            told = orjson.loads(row["attributes"])
+            ours = (told["property"], told["channel"]) == key[1:] and reading["time"] < told["end_us"]
+            before = found.get(row["time"])
+            if ours and (before is None or int(before["position"]) < int(told["position"])):
+                end_ms = told.pop("end_us") // 1000
+                found[row["time"]] = {**told, "start_ms": row["time"] // 1000, "end_ms": end_ms}
+    if not found:
+        return []
+    last = found[max(found)]
+    compared = f"{last['mean']:g} / {last['median']:g}" if last["median"] is not None else "-"
+    zh = f"{'与' if last['bad'] else '不再与'}周边站点不符: 时段均值 / 周边中位数 {compared}"
+    en = f"{'stands' if last['bad'] else 'no longer stands'} apart from the stations around: mean / median {compared}"
+    return [step("neighbour", zh, en, {"rows": [found[start] for start in sorted(found)]})]
 
 
 def _store(reading: dict[str, Any]) -> Step:

@@ -33,6 +33,7 @@ CHECK_WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "particle_sizes": ("PM2.5 大于 PM10", "PM2.5 above PM10"),
     "calm_wind": ("静风时的风向", "Direction at calm"),
     "override": ("人工改标", "Set by a person"),
+    "neighbour": ("与周边站点不符", "Neighbour"),
 }
 """(zh, en) of every bit; a test holds that none is missing."""
 _NAMES: Final[Mapping[str, str]] = {
@@ -45,7 +46,7 @@ _NAMES: Final[Mapping[str, str]] = {
     "fail_per_h": "失败每小时 / fails per hour",
     "share": "份额 / share", "floor": "底限 / floor", "below": "低于 / below", "box": "范围 / box",
     "suspect_m": "可疑距离 m / suspect beyond m", "fail_m": "失败距离 m / fails beyond m",
-    "relations": "关系 / relations",
+    "relations": "关系 / relations", "radius_km": "半径 km / radius km", "minimum": "至少站点 / stations at least",
 }  # fmt: skip
 _RELATIONS: Final[Mapping[str, str]] = {
     "location": "location", "density_inversion": "density", "multi_variate": "multi_variate",
@@ -164,4 +165,5 @@ _OF_SERIES: Final[Mapping[str, Callable[[Catalogue, Series, int], Mapping[str, A
     "gap": lambda _, s, __: {"suspect_s": s.limits.gap_suspect_s, "fail_s": s.limits.gap_fail_s},
     "climatology": _month,
     "attenuated_signal": lambda _, s, __: s.limits.attenuated.model_dump() if s.limits.attenuated else {},
+    "neighbour": lambda _, s, __: s.limits.neighbour.model_dump() if s.limits.neighbour else {},
 }  # fmt: skip

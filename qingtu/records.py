@@ -108,12 +108,15 @@ class Cause(IntEnum):
     REDRIVE = 2
     REPLAY = 3
     OVERRIDE = 4
+    NEIGHBOUR = 5
 
 
-VERDICTS: Final = (Cause.QUALITY_DECIDED, Cause.OVERRIDE)
+VERDICTS: Final = (Cause.QUALITY_DECIDED, Cause.OVERRIDE, Cause.NEIGHBOUR)
 """Causes that say something about a value that stands, and bring none: they count only while it does."""
 OVERRIDDEN: Final = 1 << 16
 """Bit of ``tests`` that says that a person set the flag; no check has it."""
+NEIGHBOUR: Final = 1 << 17
+"""Bit of ``tests`` that says that the stations around read something else; derive decides it, not the pass."""
 
 
 def is_verdict(cause: NDArray[np.uint8]) -> NDArray[np.bool_]:

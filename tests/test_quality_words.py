@@ -18,6 +18,7 @@ LIMITS: dict[str, Any] = {
     "flat_line": {"tolerance": 0.005, "suspect_s": 3600}, "gap": {"fail_s": 7200},
     "climatology": [{"months": 1, "suspect": [0, 1]}, {"months": "autumn", "suspect": [0, 5], "fail": [-2, 8]}],
     "attenuated": {"suspect": 0.1, "window_s": 3600, "measure": "range"},
+    "neighbour": {"suspect": 0.4, "radius_km": 5},
 }  # fmt: skip
 RELATIONS: dict[str, Any] = {
     "location": {"box": [120, 36, 121, 37]}, "density": {"fail": 0.3}, "calm_wind": {"below": 0.2},
@@ -49,6 +50,8 @@ def test_every_bit_has_a_name_in_both_languages() -> None:
         ("gap", {"fail_s": 7200}, "Gap before (fails after 7200 [m])"),
         ("climatology", {"fail_min": -2, "suspect_min": 0, "suspect_max": 5, "fail_max": 8},
          "Climatology (fails below -2, suspect below 0, suspect above 5, fails above 8 [m])"),
+        ("neighbour", {"suspect": 0.4, "share": 0.0, "radius_km": 5.0, "minimum": 3},
+         "Neighbour (suspect 0.4, share 0, radius km 5, stations at least 3 [m])"),
         ("calm_wind", {"below": 0.2}, "Direction at calm (below 0.2)"),
         ("multi_variate", {"relations": "wind_speed [10.0, 60.0] → water_level [1.0, 9.0]"},
          "Multi-variate (relations wind_speed [10.0, 60.0] → water_level [1.0, 9.0])"),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 AREAS: Final = "areas"
 """Name of the command that tells partition 0, and of the field in the header of ``processed`` that passes it on."""
 _WHO: Final = "system"
-_LENGTH: Final = {"hour": HOUR, "day": DAY}
+_LENGTH: Final = {"10min": HOUR // 6, "hour": HOUR, "day": DAY}
 """How long a period lasts, as far as waiting for its end goes; an hour more or less at a change of the clock."""
 AreaPeriod = tuple[str, str, int]
 """Area, level of figures that it is made of, start in µs UTC."""
@@ -148,7 +148,9 @@ class Areas:
             RetryLater: the store has not yet what another partition has made.
         """
         stations = sorted({station for area, _, _ in due for station in entry.members(catalogue, area)})
-        figures = _Figures(self._store, self._before(at), made, self._by_partition(catalogue, stations))
+        # Figures of this partition's own tick stand in `made`.
+        before = {p: far + 1 if p else far for p, far in self.heard(at).items()}
+        figures = _Figures(self._store, before, made, self._by_partition(catalogue, stations))
         out: list[Row] = []
         for area, what, start in due:
             # An area that the catalogue in force does not have any more has no members.
@@ -160,12 +162,19 @@ class Areas:
         """Forget what was evaluated."""
         self._touched -= set(due)
 
-    def _before(self, at: int) -> dict[int, int]:
-        """Return for each partition the position before which its figures count."""
+    def heard(self, at: int) -> dict[int, int]:
+        """Return for each partition that was heard the position up to which its rows count.
+
+        Args:
+            at: position of the tick, in partition 0.
+
+        Raises:
+            RetryLater: the store has not yet what another partition has made.
+        """
         for partition, (_, offset) in self._far.items():
             if self._store.progress(FIGURES, partition).origin < offset:
                 raise RetryLater("derive waits for the store to take another partition's figures", retry_after_s=0.1)
-        return {0: at, **{partition: far + 1 for partition, (far, _) in self._far.items()}}
+        return {0: at, **{partition: far for partition, (far, _) in self._far.items()}}
 
     def _by_partition(self, catalogue: Catalogue, stations: Sequence[str]) -> dict[int, list[Key]]:
         wanted = set(stations)

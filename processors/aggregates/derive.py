@@ -17,19 +17,23 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from ingest.raw import command_row, raw_frame
 from processors.aggregates.areas import AREAS, Areas, OfAreas, Told
 from processors.aggregates.areas import read as read_areas
 from processors.aggregates.areas import told as tell_areas
 from processors.aggregates.evaluate import FromReadings
 from processors.aggregates.hooks import Hooks
+from processors.aggregates.neighbours import Neighbours, is_group
 from processors.aggregates.parts import FromParts, published
 from processors.aggregates.plan import Plan
 from processors.aggregates.rules import READINGS
 from processors.aggregates.touched import Touched, Window
-from processors.alerts.facts import Watched, told
+from processors.alerts.facts import Watched, fact_row, told
+from processors.neighbour import NEIGHBOURS
 from qingtu import records
 from qingtu.clock import SECOND
 from qingtu.errors import RetryLater
+from qingtu.partitions import partition_of
 from qingtu.records import FIGURES, PROCESSED, RAW, Frame, times_of
 from qingtu.state import pack, unpack
 from qingtu.store.names import SeriesNames
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from processors.aggregates.evaluate import Due, Row
     from processors.aggregates.hooks import Derived
     from processors.aggregates.parts import Made
+    from processors.alerts.facts import Fact
     from qingtu.catalogue import Catalogue
     from qingtu.contracts import Outputs, Store
 
@@ -85,13 +90,15 @@ class Derive:
         self._store = store
         self._catalogues = catalogues
         self._grace_us = grace_s * SECOND
-        self._partition = partition
+        self._partition, self._partitions = partition, partitions
         self._derived = tuple(derived)
         self._tell = tell
         self._at_once = at_once
         self._watched: tuple[str, Watched] | None = None
         self._areas = Areas(store, partitions, self._grace_us)
+        self._neighbours = Neighbours(store, partitions)
         self._elsewhere: set[AreaPeriod] = set()
+        self._verdicts: Outputs = {}
         self.restore(None)
 
     def restore(self, parts: Mapping[str, bytes] | None) -> None:
@@ -103,9 +110,11 @@ class Derive:
         self._emitted = -1
         self._made: Made = {}
         self._areas.restore({})
+        self._neighbours.restore(())
         if parts:
             arrays, values = unpack(parts[_MAIN])
             self._areas.restore(values.get(AREAS, {}))
+            self._neighbours.restore(values.get(NEIGHBOURS, ()))
             self._origin, self._emitted = values["origin"], values["emitted"]
             self._names = SeriesNames([(i, *key) for i, key in enumerate(values["keys"])])
             self._touched = Touched.unpack(arrays, values["windows"], len(self._names))
@@ -119,6 +128,7 @@ class Derive:
             "origin": self._origin,
             "emitted": self._emitted,
             AREAS: self._areas.saved(),
+            NEIGHBOURS: self._neighbours.saved(),
         }
         return {_MAIN: pack(arrays, values)}, []
 
@@ -136,8 +146,8 @@ class Derive:
             return {}
         if ticks and self._store.progress(PROCESSED, self._partition).origin < origin[1]:
             raise RetryLater("derive waits for the store", retry_after_s=0.1)
-        before = (self._touched.copy(), self._areas.saved()) if ticks else None
-        self._made, self._elsewhere = {}, set()
+        before = (self._touched.copy(), self._areas.saved(), self._neighbours.saved()) if ticks else None
+        self._made, self._elsewhere, self._verdicts = {}, set(), {}
         try:
             rows = self._follow(frame, ticks)
         except RetryLater:
@@ -145,15 +155,16 @@ class Derive:
             assert before is not None
             self._touched = before[0]
             self._areas.restore(before[1])
+            self._neighbours.restore(before[2])
             raise
         self._origin = origin[1]
         if not rows:
-            return {}
+            return self._verdicts
         self._emitted = offset
         clock_us, _, catalogue = ticks[-1]
         header = {"stream": FIGURES, "clock": clock_us, "catalogue": catalogue, "origin": [self._partition, offset]}
         figures = records.encode(header, {"figures": _batch(rows)})
-        out: Outputs = {FIGURES: figures, **self._told(rows, clock_us, catalogue)}
+        out: Outputs = {FIGURES: figures, **self._told(rows, clock_us, catalogue), **self._verdicts}
         if self._tell and self._elsewhere:
             periods = sorted(self._elsewhere)
             out[RAW, 0] = tell_areas(Told(self._partition, ticks[-1][1], offset, periods), clock_us, catalogue)
@@ -163,10 +174,13 @@ class Derive:
         """Return the raw frame that tells the pass what its rules watch; it may be told again after a kill."""
         if not self._tell:
             return {}
+        facts = self._watching(version).among(rows)
+        return {RAW: told(facts, clock_us, version)} if facts else {}
+
+    def _watching(self, version: str) -> Watched:
         if self._watched is None or self._watched[0] != version:
             self._watched = version, Watched(self._use(version).catalogue)
-        facts = self._watched[1].among(rows)
-        return {RAW: told(facts, clock_us, version)} if facts else {}
+        return self._watched[1]
 
     def _follow(self, frame: Frame, ticks: Sequence[tuple[int, int, str]]) -> list[Row]:
         """Touch and evaluate in the order of raw rows, so that it makes no difference how frames were cut."""
@@ -213,6 +227,7 @@ class Derive:
                 continue
             room -= sum(len(series) for _, series in due)
             rows = self._evaluate(level, [(w, s[plan.still(w, s)]) for w, s in due], at, plan)
+            self._touch_groups(due, plan)
             for window, series in due:
                 self._touched.done(window, series)
             self._touch_above(rows, due, plan)
@@ -284,6 +299,10 @@ class Derive:
         due = self._areas.due(clock_us)
         if not due:
             return []
+        self._judge_groups([period for period in due if is_group(period)], clock_us, at, version)
+        due = [period for period in due if not is_group(period)]
+        if not due:
+            return []
         self._await_figures()
         catalogue = self._use(version).catalogue
         out: list[Row] = []
@@ -292,6 +311,32 @@ class Derive:
                 out += self._areas.rows(entry, catalogue, due, at, self._made)
         self._areas.done(due)
         return out
+
+    def _touch_groups(self, due: Due, plan: Plan) -> None:
+        """Touch the periods in which stations are compared with their neighbours."""
+        if self._tell:
+            periods = self._neighbours.touched(due, plan, self._names)
+            if self._partition:
+                self._elsewhere |= periods
+            else:
+                self._areas.touch(periods)
+
+    def _judge_groups(self, due: Sequence[AreaPeriod], clock_us: int, at: int, version: str) -> None:
+        """Compare stations with their neighbours, and tell the pass of their partitions what it must revise."""
+        now, gone = self._neighbours.mine(due, self._use(version), clock_us)
+        self._areas.done(gone)
+        if not now:
+            return
+        judged = self._neighbours.judge(now, self._areas.heard(at), clock_us)
+        self._areas.done(judged.done)
+        rows = {p: [command_row(clock_us, NEIGHBOURS, "system", {"verdicts": some})] for p, some in judged.told.items()}
+        of: dict[int, list[Fact]] = {}
+        for fact in self._watching(version).among(judged.differences):
+            of.setdefault(partition_of(fact.station, self._partitions), []).append(fact)
+        for partition, facts in of.items():
+            rows.setdefault(partition, []).append(fact_row(facts, clock_us))
+        for partition, commands in rows.items():
+            self._verdicts[RAW, partition] = raw_frame(commands, gateway="", catalogue=version, clock_us=clock_us)
 
     def _use(self, version: str) -> Plan:
         """Return the plan for a catalogue and all series that were seen."""

@@ -13,6 +13,8 @@ from qingtu.catalogue_rules import FigureRule
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import pyarrow as pa
+
     from qingtu.catalogue import Catalogue
 
 FACTS: Final = "figures"
@@ -81,8 +83,12 @@ def told(facts: Sequence[Fact], clock_us: int, catalogue: str) -> bytes:
         clock_us: of the tick at which they were made, µs UTC.
         catalogue: version in force at it.
     """
-    row = command_row(clock_us, FACTS, _WHO, {"figures": [list(fact) for fact in facts]})
-    return raw_frame([row], gateway="", catalogue=catalogue, clock_us=clock_us)
+    return raw_frame([fact_row(facts, clock_us)], gateway="", catalogue=catalogue, clock_us=clock_us)
+
+
+def fact_row(facts: Sequence[Fact], clock_us: int) -> pa.RecordBatch:
+    """Write facts as a command row of raw; arguments as :func:`told` has them."""
+    return command_row(clock_us, FACTS, _WHO, {"figures": [list(fact) for fact in facts]})
 
 
 def read(args: Mapping[str, Any]) -> list[Fact]:

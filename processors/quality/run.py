@@ -51,13 +51,19 @@ class Judged:
 
 
 class Quality:
-    """All checks with their memory, for one plan."""
+    """All checks with their memory, for one plan.
+
+    Attributes:
+        newest: int64 (series,), time of the newest fresh reading, µs UTC.
+        revised: int64 (series,), position of the last row that spoke of a reading before the newest; -1: none did.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self._use(plan)
         n = len(plan.catalogue.series)
         self.newest = np.full(n, NEVER, np.int64)
         self._last = np.repeat(_LAST, n)
+        self.revised = np.full(n, -1, np.int64)
 
     def _use(self, plan: Plan) -> None:
         self._plan = plan
@@ -72,6 +78,7 @@ class Quality:
         n = len(plan.catalogue.series)
         self.newest = carry(self.newest, source, np.full(n, NEVER, np.int64))
         self._last = carry(self._last, source, np.repeat(_LAST, n))
+        self.revised = carry(self.revised, source, np.full(n, -1, np.int64))
         before = self._memory
         self._use(plan)
         for key, memory in self._memory.items():
@@ -80,7 +87,7 @@ class Quality:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all memory as named arrays."""
-        out = {"newest": self.newest, "last": self._last}
+        out = {"newest": self.newest, "last": self._last, "revised": self.revised}
         for key, memory in self._memory.items():
             if memory is not None:
                 out |= {f"check/{key}{name and '/'}{name}": array for name, array in memory.state().items()}
@@ -89,6 +96,7 @@ class Quality:
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take up what :meth:`state` returned, for the same plan. A check that is new starts empty."""
         self.newest, self._last = arrays["newest"], arrays["last"]
+        self.revised = arrays.get("revised", self.revised)  # older states do not have it
         for key, memory in self._memory.items():
             where = f"check/{key}"
             mine = {name[len(where) :].lstrip("/"): array for name, array in arrays.items()

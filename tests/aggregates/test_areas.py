@@ -8,22 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 import pytest
 
-from processors.aggregates import DERIVED
-from processors.aggregates.derive import Derive
-from processors.process import Process
-from qingtu.bus.sqlite import SqliteBus
 from qingtu.causes import told
-from qingtu.clock import HOUR, ManualClock
-from qingtu.errors import RetryLater
+from qingtu.clock import HOUR
 from qingtu.partitions import partition_of
-from qingtu.records import ALERTS, FIGURES, PROCESSED, RAW, REJECTED, Kind, decode
-from qingtu.stage import StageLoop
-from qingtu.store.duckdb import DuckStore
-from sinks.primary import StoreStage
-from tests.process.support import T0, catalogue, configure, frame_of, reading, station, tick
+from tests.aggregates.city import City
+from tests.process.support import T0, catalogue, configure, reading, station, tick
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 HOUR_S: Final = 3600
@@ -40,58 +31,8 @@ CATALOGUE: Final = catalogue(
 )
 
 
-class City:
-    """The stages of so many partitions over one bus and one store, stepped by hand and killed at any moment."""
-
-    def __init__(self, folder: Path, partitions: int) -> None:
-        self.partitions = partitions
-        self._folder = folder
-        self._open()
-
-    def _open(self) -> None:
-        self.bus = SqliteBus(self._folder / "bus", partitions=self.partitions, free_floor_bytes=0)
-        self.store = DuckStore(self._folder / "store.duckdb", "256MB", 1)
-        archive = {CATALOGUE.version: CATALOGUE}.__getitem__
-        n = self.partitions
-        self.stages: dict[str, StageLoop | StoreStage] = {}
-        for p in range(n):
-            self.stages[f"process-{p}"] = StageLoop(self.bus, Process(archive, p, n), p, batch=1)
-            derive = Derive(self.store, archive, 60, p, partitions=n, derived=DERIVED, tell=True)
-            self.stages[f"derive-{p}"] = StageLoop(self.bus, derive, p, batch=1)
-            for stream in (PROCESSED, ALERTS, REJECTED, FIGURES):
-                self.stages[f"{stream}-{p}"] = StoreStage(self.bus, self.store, stream, p, ManualClock(T0), commit_ms=0)
-
-    def kill(self) -> None:
-        """Forget what was not saved, and start again."""
-        self.close()
-        self._open()
-
-    def close(self) -> None:
-        """Close the files, save nothing."""
-        self.bus.close()
-        self.store.close()
-
-    def feed(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append readings to the partition of their station, everything else to all."""
-        for p in range(self.partitions):
-            own = [r for r in rows if r["kind"] != Kind.MESSAGE or self._partition(r) == p]
-            if own:
-                self.bus.append(RAW, p, [frame_of(own)]).result()
-
-    def _partition(self, row: Mapping[str, Any]) -> int:
-        return partition_of(str(row["device"]).upper(), self.partitions)
-
-    def step(self, name: str) -> bool:
-        """Step one stage; waiting for another counts as nothing done."""
-        try:
-            return self.stages[name].step()
-        except RetryLater:
-            return False
-
-    def run(self) -> None:
-        """Step everything until there is nothing to do."""
-        while max([self.step(name) for name in self.stages]):
-            pass
+class Areas(City):
+    """A city of which the figures of areas are looked at."""
 
     def figures(self) -> dict[tuple[str, str, str, float], tuple[Any, ...]]:
         """Return (what, area, index, hour after T0) → all that is published of areas."""
@@ -145,9 +86,9 @@ def history() -> list[list[dict[str, Any]]]:
     return parts
 
 
-def undisturbed(folder: Path, partitions: int) -> City:
+def undisturbed(folder: Path, partitions: int) -> Areas:
     """Feed it all, everything keeping up."""
-    city = City(folder, partitions)
+    city = Areas(folder, CATALOGUE, partitions)
     for rows in history():
         city.feed(rows)
         city.run()
@@ -206,13 +147,7 @@ def test_two_partitions_give_the_same_as_one(tmp_path: Path) -> None:
     one, two = undisturbed(tmp_path / "one", 1), undisturbed(tmp_path / "two", 2)
     assert two.figures() == one.figures()
     assert two.corrections() == one.corrections()
-    commands = [
-        row
-        for record in two.bus.read(RAW, 0, 0, 10_000)
-        for row in decode(record.data).sections["rows"].column("payload").to_pylist()
-        if b'"name":"areas"' in row
-    ]
-    assert commands, "partition 1 tells partition 0"
+    assert two.commands("areas"), "partition 1 tells partition 0"
     one.close()
     two.close()
 
@@ -222,20 +157,10 @@ def test_kills_and_stages_that_run_ahead_change_nothing(tmp_path: Path, seed: in
     """Whatever stage is ahead, behind or killed, the areas end in the same figures."""
     rng = random.Random(seed)
     wanted = undisturbed(tmp_path / "plain", 2)
-    city = City(tmp_path / "killed", 2)
+    city = Areas(tmp_path / "killed", CATALOGUE, 2)
     for rows in history():
         city.feed(rows)
-        for _ in range(rng.randrange(6)):
-            act = rng.choice([*city.stages, "kill", "save"])
-            if act == "kill":
-                city.kill()
-            elif act == "save":
-                for stage in city.stages.values():
-                    if isinstance(stage, StageLoop):
-                        stage.save()
-            else:
-                for _ in range(rng.randrange(1, 8)):
-                    city.step(act)
+        city.disturb(rng)
     city.run()
     # What was told after the last tick of partition 0 waits for the next one.
     city.feed([tick(6 * HOUR_S)])

@@ -68,6 +68,8 @@ def test_the_file_that_the_faults_are_made_in_is_right(tmp_path: Path) -> None:
         ("zh: 甲", "zh: 甲\n    limits: {pm25: {suspect: [0, 2000]}}", 6, "stations[0].limits.pm25", "inside range"),
         ("zh: 甲", "zh: 甲\n    limits: {co: {range: [5, 5]}}", 6, "stations[0].limits.co.range", "[smallest, larg"),
         ("zh: 甲", "zh: 甲\n    limits: {co: {spike: {suspect: 9, fail: 3}}}", 6, "stations[0].limits.co", "spike:"),
+        ("zh: 甲", "zh: 甲\n    limits: {wind_direction: {neighbour: {suspect: 9}}}", 6,
+         "stations[0].limits.wind_direction", "no mean to compare"),
         ("zh: 甲", "zh: 甲\n    limits: {pm225: {}}", 6, "stations[0].limits.pm225", "did you mean 'pm25'?"),
         ("networks:", "netwrks: []\nnetworks:", 1, "netwrks", "did you mean 'networks'?"),
         ("networks:", "demonstration: maybe\nnetworks:", 1, "demonstration", "true or false"),

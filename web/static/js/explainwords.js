@@ -95,6 +95,14 @@ export const FIELDS = {
   suspect_m: ["可疑距离（米）", "suspect beyond metres"],
   fail_m: ["失败距离（米）", "fails beyond metres"],
   relations: ["关系", "relations"],
+  radius_km: ["半径（千米）", "radius in km"],
+  minimum: ["至少站点", "stations at least"],
+  // neighbour
+  bad: ["不符", "Stands apart"],
+  mean: ["时段均值", "Mean of the period"],
+  median: ["周边中位数", "Median of the stations around"],
+  near: ["周边站点", "Stations around"],
+  end_ms: ["结束", "End"],
   // override
   stands: ["仍有效", "stands"],
   // store
@@ -145,6 +153,7 @@ const CODES = {
     redrive: ["重投", "re-driven"],
     replay: ["回放", "replay"],
     override: ["人工改标", "set by a person"],
+    neighbour: ["与周边站点不符", "the stations around"],
   },
   what: { hour: ["小时", "Hour"], day: ["日", "Day"] },
   reason: { too_few: ["读数太少", "too few readings"], none_good: ["没有合格读数", "no good reading"] },
