@@ -186,7 +186,9 @@ class Derive:
         """Touch and evaluate in the order of raw rows, so that it makes no difference how frames were cut."""
         batch = frame.get("readings")
         revision = np.zeros(0, np.int64) if batch is None else np.asarray(batch.column("revision"))
-        heard = [(position, read_areas(args)) for position, args in frame.header.get(AREAS, ())]
+        # What was told once names frames of the run that told it: a replay has others.
+        told = frame.header.get(AREAS, ()) if self._tell else ()
+        heard = [(position, read_areas(args)) for position, args in told]
         rows: list[Row] = []
         done = -1
         for clock_us, at, version in ticks:

@@ -136,8 +136,9 @@ def late_after_us() -> int:
 
 
 def _catalogue(stations: tuple[str, ...], blue: float) -> Catalogue:
+    near: dict[str, Any] = {"neighbour": {"suspect": 40, "minimum": 2}}
     limits = {
-        _PM: {"suspect": [0, 500], "spike": {"suspect": 60, "fail": 120}},
+        _PM: {"suspect": [0, 500], "spike": {"suspect": 60, "fail": 120}, **near},
         "air_temperature": {"rate_per_h": {"suspect": 30, "fail": 60}},
     }
     devices: dict[str, list[dict[str, Any]]] = {
@@ -160,7 +161,7 @@ def _catalogue(stations: tuple[str, ...], blue: float) -> Catalogue:
         "stations": [
             {"id": s, "zh": "站", "en": "Station", "network": "n", "domain": "air", "kind": "air",
              "position": [120.3, 36.1], "devices": devices[s],
-             "limits": {k: v for k, v in limits.items() if s == "A" or (k == _PM and s != "C")}}
+             "limits": {k: v for k, v in limits.items() if s == "A" or k == _PM} if s != "C" else {_PM: near}}
             for s in stations
         ],
         "rules": rules[: 4 if len(stations) < 4 else 3],

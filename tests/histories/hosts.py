@@ -171,8 +171,9 @@ class Processor:
 
     def _open(self, partition: int) -> tuple[StageLoop, StageLoop]:
         archive = city.archive().__getitem__
-        process = Process(archive, partition, self.client.partitions)
-        derive = Derive(StoreDoor(self._world, self.client), archive, GRACE_S, partition)
+        n = self.client.partitions
+        process = Process(archive, partition, n, tell=True)
+        derive = Derive(StoreDoor(self._world, self.client), archive, GRACE_S, partition, partitions=n, tell=True)
         return self._loop(process, partition), self._loop(derive, partition)
 
     def _loop(self, operator: Operator, partition: int) -> StageLoop:

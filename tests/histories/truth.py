@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from qingtu.clock import HOUR, SECOND
-from qingtu.records import Cause, Frame, Kind, MessageFlag, Outcome, codes_of, position, times_of
+from qingtu.records import VERDICTS, Frame, Kind, MessageFlag, Outcome, codes_of, position, times_of
 from tests.histories import city
 from tests.histories.story import Violation
 
@@ -169,7 +169,7 @@ class Truth:
             for key, time, revision, late, cause in zip(
                 keys, times_of(batch.column("time")).tolist(), *columns, strict=True
             ):
-                if cause != Cause.QUALITY_DECIDED:
+                if cause not in VERDICTS:
                     found[(key, time, revision), late] += 1
         wanted = Counter(self.late.items())
         if found != wanted:
