@@ -36,6 +36,7 @@ KINDS: Final[Mapping[str, str]] = {
     "catalogue": "the catalogue changes, and back",
     "redrives": "messages in quarantine are driven again, also with shifted times, also twice",
     "commands": "alerts are acknowledged and commented, also such as do not exist",
+    "overrides": "people set flags of readings, also of such as have changed meanwhile",
     "trims": "frames that are done with are trimmed at once",
     "offset_gaps": "offsets of the bus are not dense",
 }

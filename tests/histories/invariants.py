@@ -10,6 +10,7 @@ from qingtu.clock import HOUR, SECOND
 from qingtu.ledger import Ledger, audit
 from qingtu.records import PROCESSED, RAW, Frame, Kind, decode
 from tests.histories import city, reference
+from tests.histories.around import look_at_neighbours, look_at_words
 from tests.histories.hosts import GRACE_S, Gateway, Processor, Storer
 from tests.histories.store import ModelStore
 from tests.histories.story import Violation
@@ -119,6 +120,9 @@ class Judge:
             truth.look_at_values(found["rows"], lambda s, p=partition: self._world.partition_of(s) == p)  # type: ignore[misc]
             mine = [a for a in alone.alerts if self._world.partition_of(a["station"]) == partition]
             truth.look_at_alerts(mine)
+        if "catalogue" not in self._world.faults.kinds:  # else an hour was judged by the stations of its day
+            look_at_neighbours(found["rows"])
+        look_at_words(self._world.words, found["rows"], found["corrections"])
         difference = reference.first_difference(found, reference.contents(alone))
         if difference is not None:
             raise Violation(f"same-{difference[0].replace(' ', '-')}", difference[1])

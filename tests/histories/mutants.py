@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 import ingest.raw
+import processors.neighbour
 import processors.passes
+import processors.process
 import processors.quality.run
 import qingtu.ledger
 from ingest.bus_writer import BusWriter
 from ingest.core import Flush, GatewayCore
+from processors.aggregates import neighbours
 from processors.alerts.silence import Silence
 from processors.deduplicate import InFlight, Segments
 from processors.output import Output
@@ -346,6 +349,37 @@ def _trimmed_by_age() -> list[tuple[Any, str, Any]]:
     return [(Ledger, "trimmed", lambda self: set())]  # noqa: ARG005 - as the method
 
 
+def _word_undone() -> list[tuple[Any, str, Any]]:
+    hear = processors.neighbour.hear
+
+    def whatever(plan: Any, quality: Any, kinds: Any, verdicts: list[dict[str, Any]], *rest: Any) -> None:
+        hear(plan, quality, kinds, [{**one, "at": 1 << 62} for one in verdicts], *rest)
+
+    return [(processors.process, "hear", whatever)]
+
+
+def _judged_without() -> list[tuple[Any, str, Any]]:
+    of = neighbours._Readings.of
+
+    def without(cls: Any, *given: Any) -> Any:
+        del cls
+        found = of(*given)
+        return found._replace(good=found.good & ~found.marked)
+
+    return [(neighbours._Readings, "of", classmethod(without))]
+
+
+def _said_once() -> list[tuple[Any, str, Any]]:
+    judge = neighbours.Neighbours.judge
+
+    def once(self: Any, periods: Any, positions: Any, clock_us: int) -> Any:
+        found = judge(self, periods, positions, clock_us)
+        self._again.clear()
+        return found._replace(done=list(periods))
+
+    return [(neighbours.Neighbours, "judge", once)]
+
+
 MUTANTS: Final[Mapping[str, Mutant]] = {
     "puback-before-durable": Mutant("PUBACKs go out when a flush is sent, not when it is durable", _puback_early),
     "stale-puback": Mutant("PUBACKs of an older connection are sent on the new one", _stale_puback),
@@ -378,5 +412,8 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "refusal-drops-batch": Mutant("frames that the store refused are let go", _batch_dropped),
     "position-before-write": Mutant("a follower saves its position before its sink took the frames", _told_after),
     "redriven-received-again": Mutant("a message that is driven again counts as received again", _redriven_received),
+    "word-undone": Mutant("a verdict on neighbours counts whatever was said since derive looked", _word_undone),
+    "judged-without-itself": Mutant("what neighbours made suspect is not compared any more", _judged_without),
+    "verdict-said-once": Mutant("derive does not look whether its verdict came to stand", _said_once),
     "ledger-by-subtraction": Mutant("in flight = received - outcomes, while duplicates go unbooked", _by_subtraction),
 }

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 from ingest.raw import command_row, raw_frame, redrive_rows, tick_row
 from processors.process import CONFIGURE
 from qingtu.clock import DAY, HOUR, MINUTE, SECOND
+from qingtu.contracts import ReadingQuery
 from qingtu.errors import RetryLater
 from qingtu.partitions import partition_of
 from qingtu.records import ALERTS, PROCESSED, RAW
 from tests.histories import city
+from tests.histories.around import Word
 from tests.histories.broker import Message, SimBroker
 from tests.histories.bus import BusClient, Crash, SimBus
 from tests.histories.devices import Fleet
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 Host = Gateway | Processor | Storer | Notifier
 T0: Final = 1_795_392_000_000_000  # 2026-11-23T00:00:00Z
 _TURNS: Final = (10, 18)
+_RESTING_TICKS: Final = 4
+"""Figures are due at the first; what is told of them goes through raw, and is looked at again at the next ones."""
 _REST: Final = 400
 """Rounds without faults after which everything must have come to rest."""
 
@@ -45,6 +49,7 @@ class World:
     Attributes:
         true_us: the true time; ``now_us`` is what our clock says.
         commits: of the store so far.
+        words: what people said of readings, in order.
     """
 
     def __init__(self, seed: int, kinds: Collection[str] | None = None, store: FullStore | None = None) -> None:
@@ -65,6 +70,7 @@ class World:
         self.commits = 0
         self._uid = 0
         self._orders: list[tuple[int, bytes]] = []
+        self.words: list[Word] = []
         self._operator = self.bus.client("operator")
         self._makers: dict[str, Callable[[BusClient], Host]] = {
             "gateway": lambda c: Gateway(self, c),
@@ -222,6 +228,8 @@ class World:
             self._redrive(self.faults.draw("redrives"))
         if self.faults.chance("commands", 0.4):
             self._command(self.faults.draw("commands"))
+        if self.faults.chance("overrides", 0.4):
+            self._override(self.faults.draw("overrides"))
         left: list[tuple[int, bytes]] = []
         for partition, frame in self._orders:
             try:
@@ -251,6 +259,25 @@ class World:
         row = command_row(self.now_us(), name, "li", {"alert": alert, "note": "seen"})
         self._orders.append((self.partition_of(station), self._frame([row])))
         self.story.tell("operator: %s alert %s", name, alert)
+
+    def _override(self, rng: Random) -> None:
+        key = (rng.choice(["A", "B", "C"]), "pm25", "main")
+        newest = self.true_us
+        query = ReadingQuery([key], newest - rng.choice([2 * HOUR, 2 * DAY]), newest)
+        rows = self.store.readings(query).to_pylist()
+        if not rows:
+            return
+        row = rng.choice(rows)
+        value = None if row["value"] is None or row["value"] != row["value"] else row["value"]
+        word = Word((*key, row["time"]), value, rng.choice([1, 3, 4]))
+        args = {
+            "station": key[0], "property": key[1], "channel": key[2], "time_us": row["time"], "value": value,
+            "tests": row["tests"], "flag": word.flag, "reason": "seen on site",
+        }  # fmt: skip
+        frame = self._frame([command_row(self.now_us(), "override", "li", args)])
+        self._orders.append((self.partition_of(key[0]), frame))
+        self.words.append(word)
+        self.story.tell("operator: sets %s at %d to %d", key[0], row["time"], word.flag)
 
     def _tick(self) -> None:
         """Write the clock into every partition, with what the gateway hears."""
@@ -346,16 +373,16 @@ class World:
     # -------------------------------------------------------------------------------------------------------- rest
 
     def _come_to_rest(self) -> None:
-        """Let everything heal and drain; then two ticks, so that all figures are due."""
+        """Let everything heal and drain; then ticks, so that all figures are due."""
         self.story.tell("from here on nothing goes wrong any more")
         self.faults.calm()
         self._clock_off = 0
         self._zombies.clear()
         self._publish()
-        for ticks in range(3):
+        for ticks in range(1 + _RESTING_TICKS):
             self._order()
             self._drain()
-            if ticks < 2:
+            if ticks < _RESTING_TICKS:
                 self._move(3 * HOUR)
                 self._tick()
 
