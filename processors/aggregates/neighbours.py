@@ -22,7 +22,7 @@ from qingtu.properties import load_properties
 from qingtu.records import NEIGHBOUR, OVERRIDDEN, Flag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -42,6 +42,9 @@ NEAREST: Final = 8
 """So many stations at most are a station's neighbours: the nearest within its radius."""
 AGAIN_US: Final = 60 * SECOND
 """A verdict that was told is looked for in the store after so long."""
+_ROWS: Final = 100_000
+"""Of one question about, when series report every :data:`_EVERY_US`."""
+_EVERY_US: Final = 60 * SECOND
 _BIT: Final = np.uint32(NEIGHBOUR)
 _SAID: Final = np.uint32(OVERRIDDEN)
 
@@ -149,11 +152,18 @@ class Neighbours:
             :data:`AGAIN_US`.
         """
         out = Judged({}, [], [])
+        by_group: dict[str, list[int]] = {}
+        for name, _, start in sorted(periods):
+            by_group.setdefault(name, []).append(start)
+        waiting: set[AreaPeriod] = set()
+        for name, starts in by_group.items():
+            group = self._groups[name]
+            for some in _together(group, starts):
+                for start, partition, args in self._judge(group, some, positions, out.differences):
+                    out.told.setdefault(partition, []).append(args)
+                    waiting.add((name, group.what, start))
         for period in periods:
-            some = self._judge(self._groups[period[0]], period[2], positions, out.differences)
-            for partition, args in some:
-                out.told.setdefault(partition, []).append(args)
-            if some:
+            if period in waiting:
                 self._again[period] = clock_us + AGAIN_US
             else:
                 self._again.pop(period, None)
@@ -161,35 +171,36 @@ class Neighbours:
         return out
 
     def _judge(
-        self, group: Group, start: int, positions: Mapping[int, int], differences: list[Row]
-    ) -> list[tuple[int, dict[str, Any]]]:
-        rows = _Readings.of(self._store, group.keys, start, start + group.length_us, positions, self._partitions)
-        mean = rows.means(len(group.keys))
-        around = np.where(group.near >= 0, mean[group.near], np.nan)
-        there = (~np.isnan(around)).sum(axis=1)
+        self, group: Group, starts: Sequence[int], positions: Mapping[int, int], differences: list[Row]
+    ) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """Judge k periods of one group; give start, partition and arguments of what must be told."""
+        n, k = len(group.keys), len(starts)
+        rows = _Readings.of(self._store, group, starts, positions, self._partitions)
+        mean = rows.means(k * n).reshape(k, n)
+        around = np.where(group.near >= 0, mean[:, group.near], np.nan)
+        there = (~np.isnan(around)).sum(axis=2)
         enough = (there >= group.minimum) & ~np.isnan(mean)
-        median = np.full(len(mean), np.nan)
+        median = np.full((k, n), np.nan)
         if enough.any():
             median[enough] = np.nanmedian(around[enough], axis=1)
         limit = np.maximum(group.suspect, group.share * np.abs(median))
         apart = np.abs(mean - median)
         bad = enough & (apart > limit)
-        for i in np.flatnonzero(~np.isnan(mean)).tolist():
-            row = {"what": APART, "key": group.keys[i], "start": start, "value": apart[i], "valid": bool(enough[i])}
-            differences.append({**row, "revision": positions[0]})
-        out = []
-        for i in rows.to_tell(bad).tolist():
+        for p, i in zip(*(at.tolist() for at in np.nonzero(~np.isnan(mean))), strict=True):
+            row = {"what": APART, "key": group.keys[i], "start": starts[p], "value": apart[p, i]}
+            differences.append({**row, "valid": bool(enough[p, i]), "revision": positions[0]})
+        for place in rows.to_tell(bad.ravel()).tolist():
+            p, i = divmod(place, n)
             key = group.keys[i]
             partition = partition_of(key[0], self._partitions)
-            near = [group.keys[j][0] for j in group.near[i].tolist() if j >= 0 and not np.isnan(mean[j])]
+            near = [group.keys[j][0] for j in group.near[i].tolist() if j >= 0 and not np.isnan(mean[p, j])]
             args = {
-                "station": key[0], "property": key[1], "channel": key[2], "start_us": start,
-                "end_us": start + group.length_us, "at": positions[partition], "bad": bool(bad[i]),
-                "mean": _known(mean[i]), "median": _known(median[i]), "limit": _known(limit[i]), "near": near,
-                "readings": rows.revised(i, bad=bool(bad[i])),
+                "station": key[0], "property": key[1], "channel": key[2], "start_us": starts[p],
+                "end_us": starts[p] + group.length_us, "at": positions[partition], "bad": bool(bad[p, i]),
+                "mean": _known(mean[p, i]), "median": _known(median[p, i]), "limit": _known(limit[p, i]), "near": near,
+                "readings": rows.revised(place, bad=bool(bad[p, i])),
             }  # fmt: skip
-            out.append((partition, args))
-        return out
+            yield starts[p], partition, args
 
     def _use(self, plan: Plan) -> None:
         if self._catalogue is not plan.catalogue:
@@ -199,10 +210,10 @@ class Neighbours:
 
 
 class _Readings(NamedTuple):
-    """Readings of one group and period, in order of series and time; shape (m,) each.
+    """Readings of one group in k periods; shape (m,) each.
 
     Attributes:
-        place: int64, of the series in its group.
+        place: int64, number of the period times n, and of the series in its group.
         good: bool, what the other checks left good.
         marked: bool, has the bit of this test.
     """
@@ -217,38 +228,41 @@ class _Readings(NamedTuple):
 
     @classmethod
     def of(
-        cls, store: Store, keys: Sequence[Key], start: int, end: int, positions: Mapping[int, int], partitions: int
+        cls, store: Store, group: Group, starts: Sequence[int], positions: Mapping[int, int], partitions: int
     ) -> _Readings:
         """Ask for them, of each partition as of its position: a position says nothing of another partition."""
+        keys, end = group.keys, starts[-1] + group.length_us
         home = np.array([partition_of(key[0], partitions) for key in keys])
         parts = []
         for partition, at in sorted(positions.items()):
             mine = np.flatnonzero(home == partition)
             if len(mine):
-                query = ReadingQuery([keys[i] for i in mine.tolist()], start, end, as_of=at)
+                query = ReadingQuery([keys[i] for i in mine.tolist()], starts[0], end, as_of=at)
                 parts.append(_columns(store.readings(query), mine))
         whole = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else _columns(None, home)
-        place, time, value, flag, tests = whole
+        period = np.searchsorted(np.array(starts), whole[1], side="right") - 1
+        inside = whole[1] < np.array(starts)[period] + group.length_us
+        place, time, value, flag, tests = (column[inside] for column in whole)
         marked = (tests & _BIT) > 0
         # Its own bit alone made it suspect: without it, it is good.
         own = marked & (tests == _BIT)
         good = np.isfinite(value) & ((flag <= Flag.NOT_EVALUATED) | own)
-        return cls(place, time, value, flag, tests, good, marked)
+        return cls(period[inside] * len(keys) + place, time, value, flag, tests, good, marked)
 
     def means(self, n: int) -> NDArray[np.float64]:
-        """Return the mean of what is good of each series, shape (n,); NaN where nothing is."""
+        """Return the mean of what is good at each place, shape (n,); NaN where nothing is."""
         count = np.bincount(self.place[self.good], minlength=n)
         total = np.bincount(self.place[self.good], weights=self.value[self.good], minlength=n)
         out: NDArray[np.float64] = np.divide(total, count, out=np.full(n, np.nan), where=count > 0)
         return out
 
     def to_tell(self, bad: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Return the places of series some of whose readings do not say what the verdict says."""
+        """Return the places some of whose readings do not say what the verdict says."""
         out: NDArray[np.int64] = np.unique(self.place[self._other(bad[self.place])])
         return out
 
     def revised(self, place: int, *, bad: bool) -> list[list[Any]]:
-        """Return [time µs, value, flag, tests] of the readings of a series that get another flag."""
+        """Return [time µs, value, flag, tests] of the readings of a place that get another flag."""
         which = np.flatnonzero((self.place == place) & self._other(np.full(len(self.place), bad)))
         tests = self.tests[which] | _BIT if bad else self.tests[which] & ~_BIT
         # What other checks say stays; the test itself says pass when it takes its word back.
@@ -287,6 +301,19 @@ def groups_of(catalogue: Catalogue, levels: Sequence[Level]) -> dict[str, Group]
                 np.array([one.minimum for _, one, _ in members], np.int64),
             )  # fmt: skip
     return out
+
+
+def _together(group: Group, starts: Sequence[int]) -> Iterator[list[int]]:
+    """Cut sorted periods into those that are asked for together: neighbours, and not too many rows."""
+    most = max(1, _ROWS * _EVERY_US // (len(group.keys) * group.length_us))
+    chunk: list[int] = []
+    for start in starts:
+        if chunk and (len(chunk) >= most or start > chunk[-1] + 2 * group.length_us):
+            yield chunk
+            chunk = []
+        chunk.append(start)
+    if chunk:
+        yield chunk
 
 
 def is_group(period: AreaPeriod) -> bool:
