@@ -147,8 +147,8 @@ class Sender:
             found_us = self._found_at[episode_id]
             expected = "flag:3:flat_line" if found_us else "stored"
             fact = self._fact(n, fault, b"", expected, at=at, detail="" if found_us else "found by later checks")
-            span = {"from_us": episode.start_us, "to_us": episode.end_us}
-            witness(replace(fact, id=episode_id, message="", decided_us=found_us, **span))
+            fact = replace(fact, id=episode_id, message="", from_us=episode.start_us, to_us=episode.end_us)
+            witness(replace(fact, decided_us=found_us))
 
     def _flat_us(self, at: int, episode: Episode) -> int:
         """Return the time of the first reading of a stuck series that the flat-line check must find; 0: of none.
