@@ -25,6 +25,8 @@ from qingtu.catalogue_words import (
     WaterClass,
     Words,
     as_list,
+    nearest,
+    property_fault,
     refusal,
 )
 from qingtu.expressions import ExpressionError, compiled
@@ -36,6 +38,8 @@ What = Literal[
     "10min", "hour", "8h", "day", "month", "year", "hour_index", "day_index", "month_index", "neighbour"
 ]  # fmt: skip
 """Kinds of figures: levels of aggregates, indices made of them, and how far a station is from those around it."""
+_INDEX_OF: Final[dict[What, str]] = {"hour_index": "hour", "day_index": "day", "month_index": "month"}
+"""Level that an index is made of."""
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: Final[tuple[Day, ...]] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Clock = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
@@ -231,14 +235,15 @@ class FigureRule(Levelled):
     """An alert while a figure, such as an hour mean, a day value or an index, is beyond a level.
 
     A figure that does not hold (``valid`` is false) raises and ends nothing. A figure is of a whole period and told
-    once: it has neither a schedule, nor is it held or said again.
+    once: it has neither a schedule, nor is it held or said again. ``property`` is that of the figure; of an index its
+    key.
     """
 
-    WHOLE: ClassVar[tuple[str, ...]] = ("direction", "levels")
+    WHOLE: ClassVar[tuple[str, ...]] = ("what", "property", "direction", "levels")
 
     kind: Literal["figure"]
     what: What
-    property: PropertyKey
+    property: Annotated[str, Field(min_length=1)]
     channel: Channel = "main"
     direction: Literal["above", "below"] = "above"
 
@@ -247,11 +252,23 @@ class FigureRule(Levelled):
         return self.direction == "below"
 
     def fault(self) -> tuple[str, str] | None:
-        """Say when levels do not go the way of the direction, or a key is set that figures do not know."""
+        """Say when nothing makes such figures, levels go the wrong way, or a key is set that figures do not know."""
+        if text := _index_fault(self.what, self.property) if self.what in _INDEX_OF else property_fault(self.property):
+            return "property", text
         for key in ("schedule", "hold_s", "renotify_s"):
             if getattr(self, key, None):
                 return key, "不适用于统计值 / does not apply to figures: leave it out"
         return super().fault()
+
+
+def _index_fault(what: What, key: str) -> str:
+    """Return what is wrong with the key of an index, "" when it is made of such periods."""
+    from processors.indices import INDICES  # noqa: PLC0415 - few catalogues name one, and it reads many tables
+
+    made = [index.key for index in INDICES.values() if _INDEX_OF[what] in index.periods]
+    if key in made:
+        return ""
+    return f"不是 {what} 的指数 / is not an index of {what}{nearest(key, made)}; there are {', '.join(made)}"
 
 
 class ExpressionRule(OneLevel):

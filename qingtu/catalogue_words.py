@@ -48,12 +48,18 @@ def refusal(kind: str, message: str, at: str = "") -> PydanticCustomError:
     return PydanticCustomError(kind, "{text}", {"text": message, "at": at})
 
 
-def _known_property(key: str) -> str:
+def property_fault(key: str) -> str:
+    """Return what is wrong with the key of an observed property, "" when nothing is."""
     dictionary = load_properties()
-    if key not in dictionary:
-        resolved = dictionary.resolve(key)
-        hint = f" (是否指 / did you mean {resolved.key!r}?)" if resolved else nearest(key, dictionary.keys())
-        text = f"不是观测量 / is not an observed property{hint}; all are listed in docs/properties.md"
+    if key in dictionary:
+        return ""
+    resolved = dictionary.resolve(key)
+    hint = f" (是否指 / did you mean {resolved.key!r}?)" if resolved else nearest(key, dictionary.keys())
+    return f"不是观测量 / is not an observed property{hint}; all are listed in docs/properties.md"
+
+
+def _known_property(key: str) -> str:
+    if text := property_fault(key):
         raise refusal("unknown_property", text)
     return key
 

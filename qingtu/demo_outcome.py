@@ -35,7 +35,7 @@ class StoreOutcome:
     def __init__(self, service: Service, ledger: Mapping[str, Any], truth: Truth) -> None:
         self._messages: Mapping[str, int] = ledger["messages"]
         self._private = {n.id for n in service.catalogue.networks.values() if n.private}
-        facts = [fact for fact in truth.facts if fact.message]
+        facts = [fact for fact in truth.facts if fact.asked_us() is not None]
         self._stored = _readings(service, facts)
         self._late = _late(service, [fact for fact in facts if fact.expected == "late"])
         self._reasons: dict[str, set[str]] = {}
@@ -72,7 +72,7 @@ def _readings(service: Service, facts: list[Fact]) -> dict[Key, Stored]:
             "station": [f.station for f in facts],
             "property": [f.property for f in facts],
             "channel": [f.channel for f in facts],
-            "at": pa.array([f.from_us for f in facts], pa.int64()),
+            "at": pa.array([f.asked_us() for f in facts], pa.int64()),
         }
     )
     assert isinstance(service.store, DuckStore)  # a demonstration has no server

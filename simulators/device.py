@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from qingtu.catalogue import Catalogue, DeviceEntry
+    from qingtu.catalogue import Catalogue, DeviceEntry, Limits
     from qingtu.properties import Property
     from simulators.faults import FaultPlan
     from simulators.payloads.native import Dialect, Form
@@ -118,6 +118,10 @@ class Device:
         """Return (station, property, channel) of a reading by its position."""
         slot, (_, place) = self._slots[at], self._models[at]
         return place.station, slot.property.key, place.channel
+
+    def limits(self, at: int) -> Limits:
+        """Return the quality limits of a series by its position."""
+        return self._slots[at].limits
 
     def series_name(self, at: int) -> str:
         """Return the name under which a fault plan knows a series of this device."""

@@ -147,6 +147,22 @@ def sea_ph(place: Place, time_us: Times) -> Values:
     return x - (0.12 * bump(hour_of_day(time_us), 4.5, 2.6) if "low oxygen" in place.roles else 0.0)
 
 
+def no_red_tide(_place: Place, time_us: Times) -> Values:
+    """Return the area of red tide in km2: none. A bloom is an event, and a toxic one counts from the first km2 on."""
+    return np.zeros(time_us.shape)
+
+
+def _green_tide(low: float, high: float) -> Model:
+    """Make the area of a few rafts that drift by in summer: below what any zone's warning begins with."""
+    rafts = steady(low, high, swing=0.1, period_h=60.0)
+    season = (0.0, 0.0, 0.0, 0.0, 0.3, 1.0, 1.0, 0.4, 0.0, 0.0, 0.0, 0.0)
+
+    def model(place: Place, time_us: Times) -> Values:
+        return rafts(place, time_us) * monthly(time_us, season)
+
+    return model
+
+
 def latitude(place: Place, time_us: Times) -> Values:
     """Return where a buoy that swings around its mooring says that it is, in degrees north."""
     return place.lat + _SWING_DEG * np.tanh(place.wander("latitude", time_us, 3.0))
@@ -191,9 +207,9 @@ SERIES: dict[str, Model] = {
     "secchi_depth": steady(1.5, 3.5, swing=0.05, period_h=20.0),
     # what surveys and satellites count: a quiet sea
     "tsunami_amplitude": steady(0.005, 0.02, swing=0.1, period_h=6.0),
-    "red_tide_area": steady(0.5, 2.0, swing=0.1, period_h=40.0),
-    "green_tide_distribution": steady(20.0, 80.0, swing=0.1, period_h=60.0),
-    "green_tide_coverage": steady(0.05, 0.3, swing=0.1, period_h=60.0),
+    "red_tide_area": no_red_tide,
+    "green_tide_distribution": _green_tide(5.0, 25.0),
+    "green_tide_coverage": _green_tide(0.05, 0.25),
     "vessel_speed": steady(6.0, 11.0, swing=0.1, period_h=3.0),
     "vessel_course": vessel_course,
     "latitude": latitude,

@@ -1,42 +1,36 @@
-"""Plays a scenario through the gateway's core and the ordered pass on a simulated clock, and judges the alerts.
+"""Plays a scenario on a simulated clock and holds alerts, incidents, flags and figures against its truth.
 
-Nothing is connected or stored: messages become raw frames as the gateway makes them, a tick comes every minute, and the
-pass runs with the catalogue that is given. So rules can be tried on stories before anything is at stake.
+Everything from message to figure is the real one (:mod:`simulators.stage`) with the catalogue that is given. So rules,
+limits and attributes can be tried on stories before anything is at stake.
 """
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import orjson
 
-from ingest.core import GatewayCore
-from ingest.raw import command_row, raw_frame, tick_row
-from ingest.routes import RouteTable
-from processors.process import CONFIGURE, Process
-from qingtu.clock import HOUR, MINUTE
-from qingtu.records import ALERTS, PROCESSED, Flag, decode, times_of
+from qingtu.clock import HOUR
 from simulators.scenarios.scenario import Staged
 from simulators.signal import LOCAL_OFFSET_US
+from simulators.stage import Stage
 from simulators.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Mapping
 
     from qingtu.catalogue import Catalogue
-    from qingtu.contracts import Outputs
     from qingtu.settings import Settings
-    from simulators.scenarios.scenario import Expected, Scenario, Story
+    from simulators.scenarios.scenario import Expected, ExpectedFigure, ExpectedFlag, Scenario, Story
+    from simulators.stage import FlagCount
 
 _YEAR: Final = 2026
-_STEP_US: Final = 5 * MINUTE
-"""Of frames and ticks. The pass gives the same however messages are cut into frames."""
-_AFTER_H: Final = 1.0
-"""What is judged over the last hour may still tell of an effect so long after it."""
 _BEFORE_US: Final = 2 * HOUR
 """The city runs so long before the story begins: checks and rules with memory know what is usual."""
+Verdict = Literal["expected", "missed", "wrong"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +60,46 @@ class Raised:
     stations: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Figured:
+    """What became of a figure that the story names.
+
+    Attributes:
+        wanted: as the story has it.
+        value: as it was published; None when there is none.
+        level: number of its class or level; None where it has none.
+        reason: why it does not hold; ``absent`` when there is no figure.
+        verdict: ``missed``: it does not hold; ``wrong``: it holds and is not as the story wants it.
+    """
+
+    wanted: ExpectedFigure
+    value: float | None
+    level: int | None
+    reason: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Flagged:
+    """A series that a quality check found suspect or failing.
+
+    Attributes:
+        station: id.
+        property: key.
+        check: key.
+        readings: how many.
+        first_h: time of the first of them, hours after the start of the story.
+        last_h: of the last.
+    """
+
+    station: str
+    property: str
+    check: str
+    readings: int
+    first_h: float
+    last_h: float
+
+
 @dataclass(slots=True)
 class Judgement:
     """What came of a story, held against what had to.
@@ -74,6 +108,10 @@ class Judgement:
         raised: all alerts at the story's stations, those on networks and routes that tell of one, and all situations.
         missed: what was expected and did not come in time or not so high.
         false: what was raised and not expected.
+        figures: what became of each figure that the story names.
+        flags: what quality control found.
+        flags_missed: what it had to find and did not.
+        flags_false: what it found and had not to.
         readings: how many came.
         flagged: of these, how many were found suspect or failed.
     """
@@ -81,13 +119,18 @@ class Judgement:
     raised: list[Raised] = field(default_factory=list)
     missed: list[Expected] = field(default_factory=list)
     false: list[Raised] = field(default_factory=list)
+    figures: list[Figured] = field(default_factory=list)
+    flags: list[Flagged] = field(default_factory=list)
+    flags_missed: list[ExpectedFlag] = field(default_factory=list)
+    flags_false: list[Flagged] = field(default_factory=list)
     readings: int = 0
     flagged: int = 0
 
     @property
     def right(self) -> bool:
-        """Nothing was missed, nothing false."""
-        return not self.missed and not self.false
+        """Nothing was missed, nothing false, no figure other than it must be."""
+        unexpected = (self.missed, self.false, self.flags_missed, self.flags_false)
+        return not any(unexpected) and all(one.verdict == "expected" for one in self.figures)
 
 
 def start_of(scenario: Scenario) -> int:
@@ -104,12 +147,12 @@ def rehearse(
     seed: int = 1,
     progress: Callable[[float], None] | None = None,
 ) -> Judgement:
-    """Play a scenario and judge the alerts.
+    """Play a scenario and judge what came of it.
 
     Args:
         scenario: what happens.
         catalogue: stations, limits and rules.
-        settings: routes and limits of the pass.
+        settings: routes, limits of the pass, grace of figures.
         seed: of all that is random.
         progress: is told the share that is done.
 
@@ -118,125 +161,87 @@ def rehearse(
     """
     start_us = start_of(scenario)
     staged = Staged(scenario.tell(catalogue), start_us, seed)
-    stage = _Stage(catalogue, settings)
-    for now_us, outputs in stage.play(World(catalogue, seed, staged=staged), start_us - _BEFORE_US, staged.end_us):
-        stage.collect(outputs)
-        if progress is not None:
-            progress((now_us - start_us + _BEFORE_US) / (staged.end_us - start_us + _BEFORE_US))
-    return stage.judge(staged.story, start_us)
+    situations = {rule.id for rule in catalogue.rules if rule.kind == "situation"}
+    from_us = start_us - _BEFORE_US
+    with closing(Stage(catalogue, settings)) as stage:
+        for now_us in stage.play(World(catalogue, seed, staged=staged), from_us, staged.end_us):
+            if progress is not None:
+                progress((now_us - from_us) / (staged.end_us - from_us))
+        found = Judgement(readings=stage.readings, flagged=stage.flagged)
+        _judge_alerts(found, staged.story, _raised(stage.transitions, start_us), situations)
+        _judge_flags(found, staged.story, stage.flags, start_us)
+        found.figures = [_judge_figure(one, stage, start_us) for one in staged.story.figures]
+    return found
 
 
-class _Stage:
-    """Gateway core and pass, without anything around them."""
+def _judge_alerts(found: Judgement, story: Story, raised: list[Raised], situations: set[str]) -> None:
+    """Hold what was raised against the story."""
+    mine = set(story.stations)
+    found.raised = [one for one in raised if {one.station, *one.stations} & mine or one.rule in situations]
+    found.missed = [one for one in story.expected if not any(_answers(one, other) for other in found.raised)]
+    found.false = [
+        one for one in found.raised if not one.withdrawn and not any(_names(other, one) for other in story.expected)
+    ]
 
-    def __init__(self, catalogue: Catalogue, settings: Settings) -> None:
-        private = frozenset(network.id for network in catalogue.networks.values() if network.private)
-        routes = RouteTable(settings.routes, private)
-        self._catalogue = catalogue
-        self._core = GatewayCore(
-            routes, settings.mqtt, gateway="rehearsal", partitions=1, key=b"rehearsal", catalogue=catalogue.version
-        )
-        self._process = Process(lambda _: catalogue)
-        self._process.restore(None)
-        self._config = {
-            "catalogue": catalogue.version,
-            "routes": {route.name: route.decoder for route in settings.routes},
-            **settings.process.model_dump(),
-        }
-        self._routes = [route.name for route in settings.routes]
-        self._situations = {rule.id for rule in catalogue.rules if rule.kind == "situation"}
-        self._offset = 0
-        self._transitions: list[dict[str, Any]] = []
-        self._readings = self._flagged = 0
 
-    def play(self, world: World, from_us: int, to_us: int) -> Iterator[tuple[int, Outputs]]:
-        """Yield (time, what the pass gives) for each frame of messages and each tick."""
-        row = command_row(from_us, CONFIGURE, "rehearsal", self._config)
-        yield from_us, self._apply(self._own(row, from_us))
-        self._core.connected(from_us, session_present=True)
-        for now_us in range(from_us + _STEP_US, to_us + _STEP_US, _STEP_US):
-            for message in world.messages(now_us - _STEP_US, now_us):
-                self._core.receive(
-                    message.topic.encode(), message.payload, qos=1, dup=False, retain=False, packet_id=1,
-                    properties=None, now_us=message.at_us,
-                )  # fmt: skip
-            while (flush := self._core.take(now_us)) is not None:
-                for frame in flush.frames.values():
-                    yield now_us, self._apply(frame)
-                self._core.flushed(flush)
-            hearing = dict.fromkeys(self._routes, from_us)
-            yield now_us, self._apply(self._own(tick_row(now_us, hearing), now_us))
+def _judge_flags(
+    found: Judgement, story: Story, flags: Mapping[tuple[str, str, str], FlagCount], start_us: int
+) -> None:
+    """Hold what quality control found against the story."""
+    found.flags = [
+        Flagged(*key, one.readings, (one.first_us - start_us) / HOUR, (one.last_us - start_us) / HOUR)
+        for key, one in sorted(flags.items())
+    ]
+    found.flags_missed = [one for one in story.flags if not any(_covers(one, other) for other in found.flags)]
+    found.flags_false = [one for one in found.flags if not any(_covers(other, one) for other in story.flags)]
 
-    def _own(self, row: Any, now_us: int) -> bytes:
-        return raw_frame([row], gateway="", catalogue=self._catalogue.version, clock_us=now_us)
 
-    def _apply(self, frame: bytes) -> Outputs:
-        self._offset += 1
-        return self._process.apply(decode(frame), self._offset)
+def _covers(expected: ExpectedFlag, found: Flagged) -> bool:
+    same = (found.station, found.property, found.check) == (expected.station, expected.property, expected.check)
+    return same and expected.from_h <= found.first_h and found.last_h <= expected.to_h
 
-    def collect(self, outputs: Outputs) -> None:
-        """Keep what a frame gave."""
-        if ALERTS in outputs:
-            rows = decode(outputs[ALERTS]).sections["alerts"]
-            times = zip(times_of(rows.column("known_at")).tolist(), times_of(rows.column("time")).tolist(), strict=True)
-            for row, (known, at) in zip(rows.to_pylist(), times, strict=True):
-                self._transitions.append({**row, "known_us": known, "time_us": at})
-        readings = decode(outputs[PROCESSED]).get("readings") if PROCESSED in outputs else None
-        if readings is not None:
-            flags = readings.column("flag").to_numpy()
-            self._readings += len(flags)
-            self._flagged += int(((flags == Flag.SUSPECT) | (flags == Flag.FAIL)).sum())
 
-    def judge(self, story: Story, start_us: int) -> Judgement:
-        """Hold what was raised against the story."""
-        found = self._raised(start_us)
-        mine = set(story.stations)
-        raised = [one for one in found if {one.station, *one.stations} & mine or one.rule in self._situations]
-        missed = [one for one in story.expected if not any(_answers(one, other) for other in raised)]
-        wanted = {(one.rule, one.station) for one in story.expected} | story.allowed
-        false = [
-            one
-            for one in raised
-            if (one.rule, one.station) not in wanted
-            and not one.withdrawn
-            and (one.rule in self._situations or not _tells(story, one))
-        ]
-        return Judgement(raised, missed, false, self._readings, self._flagged)
-
-    def _raised(self, start_us: int) -> list[Raised]:
-        alerts: dict[str, list[dict[str, Any]]] = {}
-        for row in self._transitions:
-            alerts.setdefault(row["alert"], []).append(row)
-        out = []
-        for rows in alerts.values():
-            top = max(rows, key=lambda row: row["level"])
-            ends = [row for row in rows if row["state"] in ("resolved", "withdrawn")]
-            out.append(
-                Raised(
-                    top["rule"], top["station"], top["property"], top["level"], (rows[0]["known_us"] - start_us) / HOUR,
-                    (top["known_us"] - start_us) / HOUR, (ends[-1]["known_us"] - start_us) / HOUR if ends else None,
-                    bool(ends) and ends[-1]["state"] == "withdrawn",
-                    tuple(orjson.loads(rows[-1]["evidence"]).get("stations", ())),
-                )
-            )  # fmt: skip
-        return sorted(out, key=lambda one: one.opened_h)
+def _raised(transitions: list[dict[str, Any]], start_us: int) -> list[Raised]:
+    alerts: dict[str, list[dict[str, Any]]] = {}
+    for row in transitions:
+        alerts.setdefault(row["alert"], []).append(row)
+    out = []
+    for rows in alerts.values():
+        top = max(rows, key=lambda row: row["level"])
+        ends = [row for row in rows if row["state"] in ("resolved", "withdrawn")]
+        out.append(
+            Raised(
+                top["rule"], top["station"], top["property"], top["level"], (rows[0]["known_us"] - start_us) / HOUR,
+                (top["known_us"] - start_us) / HOUR, (ends[-1]["known_us"] - start_us) / HOUR if ends else None,
+                bool(ends) and ends[-1]["state"] == "withdrawn",
+                tuple(orjson.loads(rows[-1]["evidence"]).get("stations", ())),
+            )
+        )  # fmt: skip
+    return sorted(out, key=lambda one: one.opened_h)
 
 
 def _answers(expected: Expected, raised: Raised) -> bool:
     return (
-        (raised.rule, raised.station) == (expected.rule, expected.station)
+        _names(expected, raised)
         and raised.level >= expected.level
-        and expected.from_h <= raised.opened_h
         and raised.reached_h <= expected.to_h
         and (not expected.stations or set(expected.stations) == set(raised.stations))
     )
 
 
-def _tells(story: Story, raised: Raised) -> bool:
-    """Return whether an alert tells in other words of what the story wants to be told: place, property and time fit."""
-    return any(one.station == raised.station for one in story.expected) and any(
-        effect.station == raised.station
-        and raised.property in ("", effect.property)
-        and effect.from_h <= raised.opened_h <= effect.from_h + effect.rise_h + effect.hold_h + effect.fall_h + _AFTER_H
-        for effect in story.effects
-    )
+def _names(expected: Expected, raised: Raised) -> bool:
+    """Return whether an alert is one that the story speaks of: its rule, its station, its time."""
+    return (raised.rule, raised.station) == (
+        expected.rule, expected.station
+    ) and expected.from_h <= raised.opened_h <= expected.to_h  # fmt: skip
+
+
+def _judge_figure(wanted: ExpectedFigure, stage: Stage, start_us: int) -> Figured:
+    """Hold one figure against the story."""
+    key = (wanted.station, wanted.property, "main")
+    found = stage.figure(key, wanted.what, start_us + round(wanted.at_h * HOUR))
+    if found is None or not found.valid or found.value is None:
+        value, level, reason = (None, None, "absent") if found is None else (found.value, found.level, found.reason)
+        return Figured(wanted, value, level, reason, "missed" if wanted.holds else "expected")
+    right = wanted.holds and wanted.fits(found.value, found.level)
+    return Figured(wanted, found.value, found.level, "", "expected" if right else "wrong")

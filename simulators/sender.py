@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from qingtu.clock import SECOND
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from simulators.device import Device
-    from simulators.faults import FaultPlan
+    from simulators.faults import Episode, FaultPlan
 
 _LATE_INTERVALS, _LATE_US = 3, 600 * SECOND  # received later than both after its time: late (design, section 4)
 _BURST_STEP_US = 20_000
@@ -55,6 +56,7 @@ class Sender:
         self.device, self.plan = device, plan
         self._name, self._network = device.device, device.entry.network
         self._topic = f"qt/{self._network}/{self._name}/up"
+        self._found_at: dict[str, int] = {}
 
     def messages(self, start_us: int, end_us: int, witness: Callable[[Fact], None]) -> Iterator[Message]:
         """Yield what is published in [start, end), by sample; tell the witness what went wrong with it."""
@@ -140,10 +142,32 @@ class Sender:
             fault = episode_id.partition(":")[0]
             episode = self.plan.episode(fault, self.device.series_name(at), self.device.time_us(n))
             assert episode is not None  # the samples were made from it
-            fact = self._fact(n, fault, b"", "stored", at=at, detail="found by later checks")
-            witness(
-                replace(fact, id=episode_id, message="", from_us=episode.start_us, to_us=episode.end_us, decided_us=0)
-            )
+            if episode_id not in self._found_at:
+                self._found_at[episode_id] = self._flat_us(at, episode) if fault == "stuck" else 0
+            found_us = self._found_at[episode_id]
+            expected = "flag:3:flat_line" if found_us else "stored"
+            fact = self._fact(n, fault, b"", expected, at=at, detail="" if found_us else "found by later checks")
+            fact = replace(fact, id=episode_id, message="", from_us=episode.start_us, to_us=episode.end_us)
+            witness(replace(fact, decided_us=found_us))
+
+    def _flat_us(self, at: int, episode: Episode) -> int:
+        """Return the time of the first reading of a stuck series that the flat-line check must find; 0: of none.
+
+        Counted are samples that are live, on time and whole: the check looks back on so many fresh readings, whatever
+        lies between them. One that is damaged may count as well: then it was found earlier, and still is.
+        """
+        limits, first_us = self.device.limits(at), max(episode.start_us, self.plan.live_from_us)
+        if not (limits.flat_tolerance > 0 and isfinite(limits.flat_suspect_s)):
+            return 0
+        if self.plan.episodes("drift", self.device.series_name(at), episode.start_us, episode.end_us):
+            return 0
+        needed = max(2, int(limits.flat_suspect_s / self.device.entry.interval_s))
+        for n in range(self.device.first_from(first_us), self.device.first_from(episode.end_us)):
+            if self._fault(n) in {"", "duplicate"}:
+                needed -= 1
+                if needed < 0:
+                    return self.device.time_us(n)
+        return 0
 
     def _fact(
         self, n: int, fault: str, payload: bytes, expected: str, *, at: int = 0, decided_us: int = 0, detail: str = ""

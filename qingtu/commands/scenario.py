@@ -1,4 +1,4 @@
-"""``qingtu scenario``: stories with a known end through the ordered pass; do the rules raise what they must?"""
+"""``qingtu scenario``: stories with a known end, played through the whole way; does of them come what must?"""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ from simulators.scenarios import SCENARIOS
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from simulators.rehearsal import Judgement
+    from simulators.rehearsal import Figured, Judgement, Verdict
+    from simulators.scenarios import ExpectedFigure
 
 _LEVELS: Final = ("", "蓝 blue", "黄 yellow", "橙 orange", "红 red")
+_EXPECTED: Final = "预期 expected"
+_MISSED: Final = "漏报 missed"
+_FALSE: Final = "误报 false"
+_VERDICTS: Final[dict[Verdict, str]] = {"expected": _EXPECTED, "missed": "缺失 missed", "wrong": "错误 wrong"}
 
 
 def scenario(
@@ -31,10 +36,10 @@ def scenario(
     catalogue: Catalogue = None,
     json: Json = False,
 ) -> None:
-    """Play stories with a known end and compare the alerts with it / 情景演练.
+    """Play stories with a known end and compare what comes of them with it / 情景演练.
 
     On a simulated clock, with your catalogue, limits and rules; nothing is connected or stored. Exit code 1 when an
-    alert was missed or false.
+    alert or flag was missed or false, or a figure is not as it must be.
     """
     chosen = list(SCENARIOS) if every else list(dict.fromkeys(names or ()))
     if unknown := [name for name in chosen if name not in SCENARIOS]:
@@ -81,22 +86,62 @@ def _show(name: str, one: Judgement) -> None:
     )
     rows: list[tuple[Any, ...]] = [
         (raised.rule, raised.station, _LEVELS[raised.level], f"{raised.opened_h:.1f}", _end(raised.ended_h),
-         "误报 false" if raised in one.false else "撤回 withdrawn" if raised.withdrawn else "")
+         _FALSE if raised in one.false else "撤回 withdrawn" if raised.withdrawn else _EXPECTED)
         for raised in one.raised
     ]  # fmt: skip
     rows += [
-        (
-            missed.rule,
-            missed.station,
-            _LEVELS[missed.level],
-            f"{missed.from_h:.1f}-{missed.to_h:.1f}",
-            "",
-            "漏报 missed",
-        )
-        for missed in one.missed
+        (wanted.rule, wanted.station, _LEVELS[wanted.level], f"{wanted.from_h:.1f}-{wanted.to_h:.1f}", "", _MISSED)
+        for wanted in one.missed
     ]
     if rows:
         print_table(("规则 rule", "站点 station", "级别 level", "开始 opened, h", "结束 ended, h", ""), rows)
+    _show_flags(one)
+    _show_figures(one)
+
+
+def _show_flags(one: Judgement) -> None:
+    rows: list[tuple[Any, ...]] = [
+        (flag.check, flag.station, flag.property, flag.readings, f"{flag.first_h:.1f}-{flag.last_h:.1f}",
+         _FALSE if flag in one.flags_false else _EXPECTED)
+        for flag in one.flags
+    ]  # fmt: skip
+    rows += [
+        (wanted.check, wanted.station, wanted.property, 0, f"{wanted.from_h:.1f}-{wanted.to_h:.1f}", _MISSED)
+        for wanted in one.flags_missed
+    ]
+    if rows:
+        print_table(("检查 check", "站点 station", "观测量 property", "读数 readings", "时段 hours", ""), rows)
+
+
+def _show_figures(one: Judgement) -> None:
+    rows = [
+        (f"{figure.wanted.what} {figure.wanted.property}", figure.wanted.station, f"{figure.wanted.at_h:.1f}",
+         _wanted(figure.wanted), _found(figure), _VERDICTS[figure.verdict])
+        for figure in one.figures
+    ]  # fmt: skip
+    if rows:
+        head = ("统计值 figure", "站点 station", "起始 start, h", "应为 must be", "结果 found", "")
+        print_table(head, rows)
+
+
+def _wanted(figure: ExpectedFigure) -> str:
+    if not figure.holds:
+        return "无效 not valid"
+    low, high = ("" if bound is None else f"{bound:g}" for bound in (figure.low, figure.high))
+    words = [f"{low}…{high}" if low or high else "", "" if figure.level is None else _level(figure.level)]
+    return ", ".join(word for word in words if word) or "有效 valid"
+
+
+def _found(figure: Figured) -> str:
+    words = [
+        "" if figure.value is None else f"{figure.value:.4g}",
+        "" if figure.level is None else _level(figure.level),
+    ]
+    return ", ".join(word for word in (*words, figure.reason) if word)
+
+
+def _level(number: int) -> str:
+    return f"级别 level {number}"
 
 
 def _end(hour: float | None) -> str:

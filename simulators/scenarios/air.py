@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from simulators.scenarios.scenario import Effect, Expected, Story, able
+from simulators.scenarios.scenario import Effect, Expected, ExpectedFigure, Story, able
 
 if TYPE_CHECKING:
     from qingtu.catalogue import Catalogue
@@ -27,7 +27,13 @@ def pm25_episode(catalogue: Catalogue) -> Story:
             Expected("air-pm10", station, 1, begins, begins + 4.0),
         ]
     expected.append(Expected("pm25-episode", struck[0], _YELLOW, 4.0, 8.5, tuple(struck)))
-    return Story(18.0, (*struck, clean), tuple(effects), tuple(expected))
+    figures = (
+        *(ExpectedFigure(station, "pm25", "hour", 9.0, low=125.0, high=135.0) for station in struck),
+        *(ExpectedFigure(station, "aqi", "hour_index", 9.0, low=151.0, high=200.0, level=4) for station in struck),
+        ExpectedFigure(clean, "pm25", "hour", 9.0, high=75.0),
+        ExpectedFigure(clean, "aqi", "hour_index", 9.0, high=100.0),
+    )
+    return Story(16.0, (*struck, clean), tuple(effects), tuple(expected), figures)
 
 
 def ozone_afternoon(catalogue: Catalogue) -> Story:
@@ -35,11 +41,16 @@ def ozone_afternoon(catalogue: Catalogue) -> Story:
     struck = [station.id for station in able(catalogue, ["air"], "o3", count=3)]
     effects = [Effect(station, "o3", 240.0, 11.0, rise_h=3.0, hold_h=3.0, fall_h=3.0) for station in struck]
     expected = [Expected("air-o3", station, 1, 12.0, 15.0) for station in struck]
-    return Story(24.0, tuple(struck), tuple(effects), tuple(expected))
+    figures = [ExpectedFigure(station, "o3", "hour", 15.0, low=235.0, high=245.0) for station in struck]
+    figures += [
+        ExpectedFigure(station, "aqi", "hour_index", 15.0, low=118.0, high=123.0, level=3) for station in struck
+    ]
+    return Story(19.5, tuple(struck), tuple(effects), tuple(expected), tuple(figures))
 
 
 def sensor_drift(catalogue: Catalogue) -> Story:
     """One sensor creeps up while its neighbours stay: no limit is passed, only the neighbours can tell."""
     first, *others = (station.id for station in able(catalogue, ["air"], "pm25", count=4))
     drift = Effect(first, "pm25", 22.0, 2.0, rise_h=10.0, hold_h=6.0, fall_h=1.0, added=True)
-    return Story(20.0, (first, *others), (drift,))
+    figures = [ExpectedFigure(station, "aqi", "hour_index", 14.0, high=100.0) for station in (first, *others)]
+    return Story(20.0, (first, *others), (drift,), figures=tuple(figures))

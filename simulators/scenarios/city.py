@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from simulators.scenarios.scenario import Effect, Expected, Story, able, beside
+from simulators.scenarios.scenario import Effect, Expected, ExpectedFigure, Story, able, beside
 
 if TYPE_CHECKING:
     from qingtu.catalogue import Catalogue
@@ -15,16 +15,21 @@ _BLUE, _YELLOW, _ORANGE, _RED = 1, 2, 3, 4
 def night_noise(catalogue: Catalogue) -> Story:
     """A building site works before midnight; the homes beside it hear it, those further away do not."""
     site = able(catalogue, ["construction"], "noise_leq")[0]
-    near, far, *_ = beside(catalogue, site, ["noise"], "noise_leq")
+    near, far, *_ = beside(catalogue, site, ["noise"], "noise_leq", "noise_lmax")
     effects = (
         Effect(site.id, "noise_leq", 78.0, 22.0, rise_h=0.5, hold_h=1.0, fall_h=0.25),
         Effect(near.id, "noise_leq", 74.0, 22.0, rise_h=0.5, hold_h=1.0, fall_h=0.25),
+        Effect(near.id, "noise_lmax", 82.0, 22.0, rise_h=0.5, hold_h=1.0, fall_h=0.25),
     )
     expected = (
         Expected("site-noise", site.id, _ORANGE, 22.0, 23.2),
         Expected(f"noise-{(near.noise_class or '')[:1]}", near.id, _BLUE, 22.0, 23.2),
     )
-    return Story(24.5, (site.id, near.id, far.id), effects, expected)
+    figures = (
+        ExpectedFigure(near.id, "noise_excess", "day_index", 0.0, low=10.0, high=25.0, level=2),
+        ExpectedFigure(far.id, "noise_excess", "day_index", 0.0, high=0.0, level=1),
+    )
+    return Story(24.5, (site.id, near.id, far.id), effects, expected, figures)
 
 
 def radiation_rain(catalogue: Catalogue) -> Story:
@@ -34,7 +39,9 @@ def radiation_rain(catalogue: Catalogue) -> Story:
         Effect(station.id, "rainfall", 6.0, 4.0, rise_h=0.5, hold_h=2.0, fall_h=0.5),
         Effect(station.id, "gamma_dose_rate", 35.0, 4.2, rise_h=1.0, hold_h=1.5, fall_h=2.0, added=True),
     )
-    return Story(12.0, (station.id, other.id), effects)
+    # The background in the catalogue is that of one seed: what is judged here leaves room for another.
+    figures = (ExpectedFigure(station.id, "gamma_excess", "hour_index", 5.0, low=10.0, high=60.0, level=2),)
+    return Story(12.0, (station.id, other.id), effects, figures=figures)
 
 
 def radiation_dry(catalogue: Catalogue) -> Story:
@@ -44,8 +51,13 @@ def radiation_dry(catalogue: Catalogue) -> Story:
         Effect(station.id, "rainfall", 0.0, 0.0, rise_h=0.0, hold_h=12.0, fall_h=0.0),
         Effect(station.id, "gamma_dose_rate", 190.0, 4.0, rise_h=1.0, hold_h=2.0, fall_h=1.0, added=True),
     )
-    expected = (Expected("radiation-gamma", station.id, _YELLOW, 4.0, 6.0),)
-    return Story(12.0, (station.id, other.id), effects, expected)
+    expected = (
+        Expected("radiation-gamma", station.id, _YELLOW, 4.0, 6.0),
+        Expected("radiation-gamma-dose-rate-rise", station.id, _YELLOW, 4.0, 5.5),
+        Expected("radiation-dry", station.id, _ORANGE, 4.0, 5.5),
+    )
+    figures = (ExpectedFigure(station.id, "gamma_excess", "hour_index", 5.0, low=101.0),)
+    return Story(12.0, (station.id, other.id), effects, expected, figures)
 
 
 def community_fire(catalogue: Catalogue) -> Story:
@@ -58,7 +70,9 @@ def community_fire(catalogue: Catalogue) -> Story:
     )
     expected = (
         Expected("community-residual", place.id, _ORANGE, 2.0, 3.0),
+        Expected("community-cable-temperature-rise", place.id, _YELLOW, 2.3, 3.3),
         Expected("community-cable", place.id, _RED, 2.3, 3.3),
+        Expected("community-fire", place.id, _RED, 3.0, 3.6),
         Expected("community-smoke", place.id, _RED, 3.0, 3.6),
     )
     return Story(8.0, (place.id,), effects, expected)
@@ -71,4 +85,10 @@ def gateway_failure(catalogue: Catalogue) -> Story:
     other = able(catalogue, ["air"], "pm25")[0]
     silent = tuple((station, 3.0, 4.0) for station in quiet)
     expected = (Expected("network-dead", "", _ORANGE, 3.0, 3.25),)
-    return Story(6.0, (*quiet, other.id), (), expected, silent=silent)
+    figures = (
+        ExpectedFigure(quiet[0], "noise_leq", "hour", 2.0),
+        ExpectedFigure(quiet[0], "noise_leq", "hour", 3.0, holds=False),
+        ExpectedFigure(quiet[0], "noise_leq", "hour", 4.0),
+        ExpectedFigure(other.id, "pm25", "hour", 3.0),
+    )
+    return Story(6.0, (*quiet, other.id), (), expected, figures, silent=silent)

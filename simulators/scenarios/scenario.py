@@ -1,12 +1,13 @@
 """What a scenario is: a story that some stations tell for some hours, and what operators must hear of it.
 
-A scenario lays *effects* over the undisturbed city and says which alerts must come, between which hours, and that
-nothing else may be raised at its stations. It is a pure function of catalogue and seed, as everything here.
+A scenario lays *effects* over the undisturbed city and says which alerts must come, between which hours, and which
+figures and flags; no other alert may be raised at its stations, and no other reading of them be flagged. It is a pure
+function of catalogue and seed, as everything here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from simulators.signal import Times, Values
 
 _WOBBLE = 0.01
-"""Share of a value by which a sensor still moves while a story holds it; a still value would look stuck."""
+"""Share of a value by which a sensor still moves while a story holds it; a still value would look stuck. What is added
+leaves the sensor's own movement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +64,25 @@ class Effect:
         corners = np.cumsum([0.0, max(self.rise_h, 1e-6), self.hold_h, max(self.fall_h, 1e-6)])
         share = np.interp(hour, corners, [0.0, 1.0, 1.0, 0.0])
         share = share * share * (3 - 2 * share)  # without corners: a real sensor never turns in one sample
+        if self.added:
+            added: Values = values + share * self.target
+            return added
         wobble = 1 + _WOBBLE * bell(key, time_us // 1_000_000)
-        change = self.target * wobble - (0.0 if self.added else values)
+        change = self.target * wobble - values
         result: Values = values + share * change
         return result
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """An alert that must open.
+    """An alert that must open. One of the same rule and station outside of its hours is false.
 
     Attributes:
         rule: id.
         station: id; "" for an alert on a network or route.
         level: it must reach at least, 1 blue … 4 red.
         from_h: not before, hours after the start of the scenario.
-        to_h: not after.
+        to_h: not after; by then the level must be reached.
         stations: of a situation: exactly those that it must be made of in the end; none: whichever.
     """
 
@@ -90,6 +95,58 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectedFigure:
+    """A figure or index that must come of the story.
+
+    Attributes:
+        station: id; of an area its code.
+        property: key; of an index its key.
+        what: such as ``hour`` or ``hour_index``: docs/aggregates.md, docs/indices.md.
+        at_h: start of its period, hours after the start of the scenario.
+        low: value at least, canonical unit; None: any.
+        high: value at most; None: any.
+        level: number of the class or level that an index must have; None: any.
+        holds: it must hold by the rules of its standard; False: it must not, or not be there at all.
+    """
+
+    station: str
+    property: str
+    what: str
+    at_h: float
+    low: float | None = None
+    high: float | None = None
+    level: int | None = None
+    holds: bool = True
+
+    def fits(self, value: float, level: int | None) -> bool:
+        """Return whether a figure that holds is as it must be."""
+        return (
+            (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.level is None or level == self.level)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedFlag:
+    """A quality check that must find a series suspect or failing. Every flag that no such entry covers is false.
+
+    Attributes:
+        station: id.
+        property: key.
+        check: key of the check (docs/quality.md).
+        from_h: hours after the start of the scenario; flagged readings are of no earlier time.
+        to_h: nor of a later one.
+    """
+
+    station: str
+    property: str
+    check: str
+    from_h: float
+    to_h: float
+
+
+@dataclass(frozen=True, slots=True)
 class Story:
     """A scenario told by the stations of one catalogue.
 
@@ -98,7 +155,8 @@ class Story:
         stations: ids of all that take part, those that must stay quiet among them.
         effects: what happens.
         expected: what must be raised; all else at these stations is false.
-        allowed: (rule, station) of what may be raised as well.
+        figures: what must come of it.
+        flags: what quality control must find.
         silent: (station, from_h, to_h) of stations that send nothing in between.
     """
 
@@ -106,7 +164,8 @@ class Story:
     stations: tuple[str, ...]
     effects: tuple[Effect, ...] = ()
     expected: tuple[Expected, ...] = ()
-    allowed: frozenset[tuple[str, str]] = field(default_factory=frozenset)
+    figures: tuple[ExpectedFigure, ...] = ()
+    flags: tuple[ExpectedFlag, ...] = ()
     silent: tuple[tuple[str, float, float], ...] = ()
 
 
@@ -172,8 +231,10 @@ class Staged:
         return any(who == station and from_h <= hour < to_h for who, from_h, to_h in self.story.silent)
 
 
-def able(catalogue: Catalogue, kinds: Iterable[str], *properties: str, count: int = 1) -> list[Station]:
-    """Return the first stations, by id, of some kinds that measure all these properties.
+def able(
+    catalogue: Catalogue, kinds: Iterable[str], *properties: str, count: int = 1, **attributes: str
+) -> list[Station]:
+    """Return the first stations, by id, of some kinds that measure all these properties and have these attributes.
 
     Raises:
         LookupError: there are fewer than ``count``.
@@ -182,12 +243,15 @@ def able(catalogue: Catalogue, kinds: Iterable[str], *properties: str, count: in
     found = [
         station
         for _, station in sorted(catalogue.stations.items())
-        if station.kind in wanted and all(catalogue.series_index(station.id, prop) is not None for prop in properties)
+        if station.kind in wanted
+        and all(catalogue.series_index(station.id, prop) is not None for prop in properties)
+        and all(station.attributes.get(name) == value for name, value in attributes.items())
     ]
     if len(found) < count:
+        named = [*properties, *(f"{name}: {value}" for name, value in attributes.items())]
         raise LookupError(
             f"目录中的站点不够 / the catalogue has {len(found)} of {count} stations of kind "
-            f"{', '.join(sorted(wanted))} with {', '.join(properties)}"
+            f"{', '.join(sorted(wanted))} with {', '.join(named)}"
         )
     return found[:count]
 

@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 import yaml
 
+from processors.indices import INDICES
 from qingtu.catalogue import Catalogue, load_catalogue
 from qingtu.catalogue_model import Station
 from qingtu.catalogue_rules import SilenceRule, ThresholdRule
@@ -156,15 +157,25 @@ WATCHED = ("air", "weather", "water", "ocean", "noise", "soil", "radiation", "so
 
 @pytest.mark.parametrize("domain", WATCHED)
 def test_every_domain_has_rules_of_several_kinds(domain: str) -> None:
-    """Level, change, standing still, quality, clock and silence; a rule on no series of the domain would be idle."""
+    """Level, change, standing still, quality, clock and silence; a rule on no series or index would be idle."""
     found = demonstration()
     stations = [s for s in found.stations.values() if s.domain == domain]
     rules = {rule.id: rule for s in stations for rule in found.rules_for(s.id)}
     series = {(s.property, s.channel) for s in found.series if found.stations[s.station].domain == domain}
+    series |= {(index.key, "main") for index in INDICES.values() if domain in index.domains}
     wanted = {r.id: (getattr(r, "property", None), getattr(r, "channel", None)) for r in rules.values()}
     assert [rule for rule, key in wanted.items() if key[0] and key not in series] == []
     kinds = {rule.kind for rule in rules.values()}
     assert {"rate_of_change", "stuck", "quality", "clock_wrong", "silence"} <= kinds
+
+
+@pytest.mark.parametrize("zone", ["lingshan", "dagong", "urban"])
+def test_every_zone_of_the_green_tide_near_the_city_is_watched(zone: str) -> None:
+    """One station counts its areas there, the further north the nearer to the city."""
+    watches = [s for s in demonstration().stations.values() if s.attributes.get("green_tide_zone") == zone]
+    assert len(watches) == 1
+    for prop in ("green_tide_distribution", "green_tide_coverage"):
+        assert demonstration().series_index(watches[0].id, prop) is not None
 
 
 def test_default_sentinels_are_never_plausible_for_the_field_they_are_applied_to() -> None:

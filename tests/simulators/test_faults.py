@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
@@ -16,19 +17,25 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from qingtu.catalogue import load_catalogue
+from processors.bits import named
+from qingtu.catalogue import Catalogue, load_catalogue
+from qingtu.catalogue_model import Content
 from qingtu.clock import DAY, HOUR, MINUTE, SECOND
 from qingtu.errors import ConfigError
 from qingtu.properties import load_properties
+from qingtu.records import times_of
+from qingtu.settings import Settings
 from qingtu.units import UnknownUnit, conversion
 from simulators.faults import FAULTS, PRESETS, FaultPlan, parse_faults
+from simulators.stage import Stage
 from simulators.truth import Fact, Stored, Truth, TruthError, TruthWriter, compare
 from simulators.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from qingtu.catalogue import Catalogue, DeviceEntry
+    from qingtu.catalogue import DeviceEntry, Limits
+    from qingtu.records import Frame
     from simulators.world import Message
 
 START = 1_795_363_200_000_000
@@ -137,6 +144,7 @@ class LittlePipeline:
         if not late and (not past or time_us > past[-1][0]):
             past.append((time_us, value))
             self._decide_spike(key, past, series.limits.spike_fail)
+            self._decide_flat(key, past, series.limits, series.interval_s)
 
     def _decide_spike(self, key: Key, past: list[tuple[int, float]], fail: float) -> None:
         if len(past) < 3:
@@ -145,6 +153,18 @@ class LittlePipeline:
         if abs(value - (before + after) / 2) > fail:
             known, stored, late = self.readings[key, time_us]
             self.readings[key, time_us] = (known, Stored(4, {*stored.tests, "spike"}), late)
+
+    def _decide_flat(self, key: Key, past: list[tuple[int, float]], limits: Limits, interval_s: float) -> None:
+        """So many readings before this one, and it, have a range below the tolerance."""
+        for flag, limit_s in ((4, limits.flat_fail_s), (3, limits.flat_suspect_s)):
+            if not limits.flat_tolerance or limit_s == float("inf"):
+                continue
+            window = [value for _, value in past[-max(2, int(limit_s / interval_s)) - 1 :]]
+            if len(window) > max(2, int(limit_s / interval_s)) and max(window) - min(window) < limits.flat_tolerance:
+                known, stored, late = self.readings[key, past[-1][0]]
+                flags = Stored(max(flag, stored.flag), {*stored.tests, "flat_line"})
+                self.readings[key, past[-1][0]] = (known, flags, late)
+                return
 
     def totals(self) -> Mapping[str, int]:
         return {**self.counts, "in_flight": 0}
@@ -176,11 +196,46 @@ def test_every_fault_has_the_outcome_that_the_truth_promises(tmp_path: Path) -> 
     truth = written(tmp_path)
     assert set(truth.totals.by_fault) == set(FAULTS)
     assert {fact.expected for fact in truth.facts} >= {
-        "absent", "duplicate", "late", "stored", "flag:4:spike", "flag:4:gross_range", "quarantined:bad_json",
-        "quarantined:not_an_object", "quarantined:no_readings", "quarantined:bad_time", "quarantined:bad_value",
-        "quarantined:clock_wrong", "quarantined:unknown_unit",
+        "absent", "duplicate", "late", "stored", "flag:4:spike", "flag:4:gross_range", "flag:3:flat_line",
+        "quarantined:bad_json", "quarantined:not_an_object", "quarantined:no_readings", "quarantined:bad_time",
+        "quarantined:bad_value", "quarantined:clock_wrong", "quarantined:unknown_unit",
     }  # fmt: skip
     assert compare(truth, LittlePipeline(run()[0])) == []
+
+
+def test_the_real_pass_finds_the_sensors_that_stand_still() -> None:
+    """Noise, air and radiation, each sensor stuck once, messages lost and doubled: flat_line says 3 when it must."""
+    content = orjson.loads(city().to_json())["content"]
+    del content["dictionary"]
+    chosen = ("QD-NS-001", "QD-NS-002", "QD-NS-003", "QD-AQ-001", "QD-RD-001", "QD-RD-002")
+    content["stations"] = [block for block in content["stations"] if block["id"] in chosen]
+    content["rules"] = []
+    small = Catalogue(Content.model_validate(content))
+    facts: dict[str, Fact] = {}
+    plan = FaultPlan(5, {"stuck": 1.0, "loss": 0.02, "duplicate": 0.02}, begin_us=START, live_from_us=START)
+    world = World(small, 5, faults=plan)
+    found: dict[tuple[str, str, int], tuple[int, list[str]]] = {}
+
+    def watch(frame: Frame) -> None:
+        readings = frame.get("readings")
+        if readings is not None:
+            times = times_of(readings.column("time")).tolist()
+            for row, at in zip(
+                readings.select(["station", "property", "flag", "tests"]).to_pylist(), times, strict=True
+            ):
+                found[row["station"], row["property"], at] = (row["flag"], named(row["tests"]))
+
+    with closing(Stage(small, Settings(), watch)) as stage:
+        assert len(list(stage.play(world, START, START + 7 * HOUR))) == 84
+    list(World(small, 5, faults=plan).messages(START, START + 7 * HOUR, lambda fact: facts.update({fact.id: fact})))
+    flat = [f for f in facts.values() if f.expected == "flag:3:flat_line" and f.decided_us < START + 7 * HOUR]
+    assert {f.property for f in flat} >= {"noise_leq", "gamma_dose_rate", "pm25"}
+    for fact in flat:
+        assert found[fact.station, fact.property, fact.decided_us] == (3, ["flat_line"]), fact
+    stuck = [(f.station, f.property, f.from_us, f.to_us) for f in facts.values() if f.fault == "stuck"]
+    for (station, prop, at), (_, tests) in found.items():
+        still = [1 for who, what, begin, end in stuck if (who, what) == (station, prop) and begin <= at < end]
+        assert still or "flat_line" not in tests, f"{station} {prop} moves at {at}"
 
 
 def test_an_undisturbed_world_has_nothing_to_tell() -> None:
@@ -249,8 +304,11 @@ def test_the_comparison_notices_every_kind_of_difference(tmp_path: Path) -> None
         return "\n".join(compare(truth, outcome))
 
     assert "messages stored" in differences(LittlePipeline([m for m in messages if m is not messages[0]]))
-    for fact in {fact.expected: fact for fact in truth.facts if fact.message}.values():
-        key = ((fact.station, fact.property, fact.channel), fact.from_us)
+    decided = [fact for fact in truth.facts if fact.message or 0 < fact.decided_us < END]
+    for fact in {fact.expected: fact for fact in decided}.values():
+        asked = fact.asked_us()
+        assert asked is not None
+        key = ((fact.station, fact.property, fact.channel), asked)
         reading = good.readings.get(key)
         quarantine = good.quarantine.get(fact.message)
         if fact.expected == "absent":
@@ -269,6 +327,11 @@ def test_the_comparison_notices_every_kind_of_difference(tmp_path: Path) -> None
     key = ((spike.station, spike.property, spike.channel), spike.from_us)
     good.readings[key] = (good.readings[key][0], Stored(1), False)
     assert "has flag 1 by [], expected flag 4 by spike" in differences(good)
+    flat = next(f for f in decided if f.expected == "flag:3:flat_line")
+    key = ((flat.station, flat.property, flat.channel), flat.decided_us)
+    good.readings[key] = (good.readings[key][0], Stored(2), False)
+    assert f"stuck {flat.id}: " in differences(good)
+    assert "has flag 2 by [], expected flag 3 by flat_line" in differences(good)
 
 
 def test_a_truth_file_without_its_end_is_refused(tmp_path: Path) -> None:

@@ -1,9 +1,14 @@
-"""Stories with a known end: the shipped rules raise what they must at the right hours, and nothing else."""
+"""Stories with a known end: the shipped rules raise what they must at the right hours, and nothing else.
+
+Flags and figures that come of a story are held against its truth as well; every comparison is shown to fail on a truth
+that is wrong.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +22,7 @@ from qingtu.clock import HOUR, MINUTE
 from qingtu.settings import Settings
 from simulators import scenarios
 from simulators.rehearsal import rehearse, start_of
-from simulators.scenarios import SCENARIOS, Effect, Staged, Story
+from simulators.scenarios import SCENARIOS, Effect, ExpectedFigure, ExpectedFlag, Scenario, Staged, Story
 from simulators.world import World
 from tests.cli.conftest import inside
 
@@ -41,13 +46,95 @@ def changed(rule: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Catalogu
     return Catalogue(Content.model_validate(content))
 
 
+def told_otherwise(key: str, **change: Any) -> Scenario:
+    """A scenario with another truth: some fields of its story are replaced."""
+    scenario = SCENARIOS[key]
+
+    def tell(catalogue: Catalogue) -> Story:
+        return replace(scenario.tell(catalogue), **change)
+
+    return replace(scenario, tell=tell)
+
+
 @pytest.mark.parametrize("key", sorted(SCENARIOS))
-def test_rules_raise_what_they_must_and_nothing_else(key: str) -> None:
-    """With the shipped catalogue nothing is missed and nothing false; only sensors that go wrong are flagged."""
+def test_what_must_comes_of_a_story_and_nothing_else(key: str) -> None:
+    """With the shipped catalogue no alert is missed or false, no reading is flagged, and figures are right."""
     found = rehearse(SCENARIOS[key], demonstration(), Settings(), seed=1)
     assert found.missed == []
     assert found.false == []
-    assert found.readings > 500
+    assert found.flags_missed == []
+    assert found.flags_false == []
+    assert [one for one in found.figures if one.verdict != "expected"] == []
+    assert found.right
+    assert found.readings > 300
+
+
+def test_only_alerts_that_a_story_names_are_expected() -> None:
+    """Every rule that speaks of a fire is named; one that is not is false, though its place and time fit."""
+    story = SCENARIOS["community-fire"].tell(demonstration())
+    kept = tuple(one for one in story.expected if one.rule != "community-fire")
+    found = rehearse(told_otherwise("community-fire", expected=kept), demonstration(), Settings())
+    assert found.missed == []
+    assert [(one.rule, one.station) for one in found.false] == [("community-fire", story.stations[0])]
+    assert not found.right
+
+
+def test_an_alert_outside_its_hours_is_false_and_missed() -> None:
+    """The right rule at the right station does not excuse the wrong time."""
+    story = SCENARIOS["radiation-dry"].tell(demonstration())
+    later = tuple(replace(one, from_h=one.from_h + 3, to_h=one.to_h + 3) for one in story.expected)
+    found = rehearse(told_otherwise("radiation-dry", expected=later), demonstration(), Settings())
+    assert {one.rule for one in found.missed} == {one.rule for one in found.false} == {one.rule for one in later}
+
+
+def test_a_figure_that_is_not_as_it_must_be_is_told() -> None:
+    """Outside its bounds or of another class it is wrong; absent, or not valid, it is missed; unwanted, it is wrong."""
+    watch = SCENARIOS["green-tide"].tell(demonstration()).stations[0]
+    figure = ExpectedFigure(watch, "green_tide_warning", "hour_index", 12.0)
+    area = replace(figure, property="green_tide_distribution", what="hour")
+    truth = (
+        figure, replace(figure, level=3), replace(figure, low=2.0, high=2.0), replace(figure, high=1.0),
+        replace(area, low=2500.0, high=2800.0), replace(area, low=2800.0), replace(figure, holds=False),
+        replace(figure, at_h=60.0), replace(figure, at_h=60.0, holds=False),
+    )  # fmt: skip
+    found = rehearse(told_otherwise("green-tide", figures=truth), demonstration(), Settings())
+    assert [one.verdict for one in found.figures] == [
+        "expected", "wrong", "expected", "wrong", "expected", "wrong", "wrong", "missed", "expected",
+    ]  # fmt: skip
+    assert [(one.value, one.level, one.reason) for one in found.figures[::7]] == [(2.0, 2, ""), (None, None, "absent")]
+    assert not found.right
+
+
+def test_thresholds_of_a_station_change_the_level_of_its_figures() -> None:
+    """A catalogue with other numbers raises nothing, and both its alert and its index are told."""
+    content = json.loads(demonstration().to_json())["content"]
+    del content["dictionary"]
+    for block in content["stations"]:
+        if "red_tide_kind" in block["attributes"]:
+            block["attributes"] |= {"red_tide_blue_km2": 50}
+    found = rehearse(SCENARIOS["red-tide"], Catalogue(Content.model_validate(content)), Settings())
+    assert [one.rule for one in found.missed] == ["red-tide"]
+    assert found.false == []
+    assert {one.wanted.property for one in found.figures if one.verdict == "wrong"} == {"red_tide_warning"}
+
+
+def test_a_flag_that_is_not_expected_is_false_and_one_that_is_must_come() -> None:
+    """A rate that a sensor cannot have is found; a story that does not say so is not right, and the other way round."""
+    station = SCENARIOS["radiation-dry"].tell(demonstration()).stations[0]
+    leap = Effect(station, "gamma_dose_rate", 190.0, 4.0, rise_h=0.0, hold_h=1 / 12, fall_h=0.0, added=True)
+    wanted = ExpectedFlag(station, "gamma_dose_rate", "spike", 3.9, 4.2)
+    silent = told_otherwise("radiation-dry", effects=(leap,), expected=(), figures=())
+    found = rehearse(silent, demonstration(), Settings())
+    assert {(one.station, one.property, one.check) for one in found.flags_false} == {
+        (station, "gamma_dose_rate", "spike")
+    }
+    assert not found.right
+    said = told_otherwise("radiation-dry", effects=(leap,), expected=(), figures=(), flags=(wanted,))
+    assert rehearse(said, demonstration(), Settings()).right
+    calm = told_otherwise("radiation-dry", effects=(), expected=(), figures=(), flags=(wanted,))
+    found = rehearse(calm, demonstration(), Settings())
+    assert found.flags_missed == [wanted]
+    assert not found.right
 
 
 def test_another_seed_tells_the_same_story() -> None:
@@ -67,6 +154,7 @@ def test_a_rule_that_is_gone_is_missed() -> None:
     without = changed(lambda rule: None if rule["id"] == "radiation-gamma" else rule)
     found = rehearse(SCENARIOS["radiation-dry"], without, Settings())
     assert [(one.rule, one.level) for one in found.missed] == [("radiation-gamma", 2)]
+    assert not found.right
 
 
 def test_a_level_that_is_too_high_or_too_late_is_missed() -> None:
@@ -140,5 +228,8 @@ def test_the_command_shows_the_judgement() -> None:
     assert ran.code == 0
     assert "符合 as it must be" in ran.out
     assert "radiation-gamma" in ran.out
+    assert "hour_index gamma_excess" in ran.out
+    told = json.loads(inside("scenario", "radiation-dry", "--json").out)["radiation-dry"]
+    assert [(one["wanted"]["property"], one["verdict"]) for one in told["figures"]] == [("gamma_excess", "expected")]
     assert inside("scenario", "nope").code == 4
     assert "pm25-episode" in inside("scenario").out

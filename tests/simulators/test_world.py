@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from processors.indices.harmonics import constants_of, predict
+from processors.indices.tables import table
 from qingtu.catalogue import load_catalogue, synthetic_catalogue
 from qingtu.catalogue_rules import ThresholdRule
 from qingtu.clock import DAY, HOUR, MINUTE, SECOND
@@ -23,8 +26,8 @@ from simulators.air import episode
 from simulators.faults import PRESETS, FaultPlan
 from simulators.ocean import oxygen_saturation
 from simulators.run import RATE_PROPERTIES
-from simulators.signal import Place
-from simulators.tide import MEAN_LEVEL_M
+from simulators.signal import Place, year_fraction
+from simulators.tide import MEAN_LEVEL_M, tide, tide_rate
 from simulators.world import World, assign_roles
 
 if TYPE_CHECKING:
@@ -254,6 +257,37 @@ def test_the_tide_is_semidiurnal_and_as_large_as_its_constants() -> None:
             waters.append(at)
     assert np.diff(waters).mean() / 6 == pytest.approx(12.42, abs=0.1)
     assert 1.6 < np.abs(level).max() < 1.25 + 0.39 + 0.26 + 0.20 + 0.4
+
+
+@pytest.mark.parametrize("year", [2026, 2031, 2035])
+def test_the_tide_is_what_is_predicted_with_its_constants(year: int) -> None:
+    """The full prediction of utide from the gauges' constants in the catalogue differs by two centimetres at most."""
+    gauges = [station for station in city().stations.values() if station.kind == "tide_gauge"]
+    start = round(datetime(year, 9, 1, tzinfo=UTC).timestamp()) * SECOND
+    times = np.arange(start, start + 30 * DAY, 10 * MINUTE, dtype=np.int64)
+    for gauge in gauges:
+        constants = constants_of(gauge.attributes, gauge.position[1])
+        assert constants is not None
+        assert np.abs(MEAN_LEVEL_M + tide(times) - predict(constants, times)).max() < 0.02
+    steps = np.diff(tide(times)) * 6  # m/h
+    assert np.abs(steps - tide_rate(times[:-1] + 5 * MINUTE)).max() < 0.001
+
+
+def test_algae_come_as_events_alone() -> None:
+    """A quiet sea reaches no level of red or green tide in any zone, in any month; no green tide comes in winter."""
+    zones = table("marine_warnings")["green_tide_warning"]["zones"].values()
+    lowest = {
+        "green_tide_distribution": min(zone["distribution_km2"] for zone in zones),
+        "green_tide_coverage": float(min(zone["coverage_km2"] for zone in zones)),
+    }
+    times = np.arange(START, START + 365 * DAY, HOUR, dtype=np.int64)
+    for number in range(20):
+        place = Place(number, f"W{number}", "sea_water")
+        assert not MODELS["red_tide_area"](place, times).any()
+        for key, limit in lowest.items():
+            area = MODELS[key](place, times)
+            assert 0 < area.max() < limit
+            assert area[year_fraction(times) < 0.25].max() == 0
 
 
 def test_the_sea_follows_the_seasons_and_holds_less_oxygen_when_warm() -> None:

@@ -37,7 +37,9 @@ function open() {
   const panel = byId("station");
   const wanted = store.choice.property;
   if (view && view.id === id && view.lang === lang() && view.catalogue === store.catalogue) {
-    if (wanted && wanted !== view.chosen.property) choose({ property: wanted, channel: "main" });
+    // An alert may be on an index, of which there is no series to draw.
+    const drawn = seriesOf(id).some((item) => item.property === wanted);
+    if (drawn && wanted !== view.chosen.property) choose({ property: wanted, channel: "main" });
     return;
   }
   leave();
