@@ -10,37 +10,51 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ingest.raw import command_row, raw_frame
-from processors.aggregates import DERIVED
-from processors.aggregates.derive import Derive
-from processors.process import CONFIGURE, Process
+from processors.process import CONFIGURE
 from qingtu import replay
-from qingtu.bus.sqlite import SqliteBus
+from qingtu.bus import open_bus
 from qingtu.clock import SystemClock
-from qingtu.errors import QingtuError, RetryLater
+from qingtu.errors import QingtuError, StartError
 from qingtu.files import sync
 from qingtu.folder import DataFolder
 from qingtu.ledger import Ledger
-from qingtu.records import ALERTS, FIGURES, PROCESSED, RAW, REJECTED, position
-from qingtu.replay_raw import RawReader
+from qingtu.records import RAW, position
+from qingtu.replay_raw import open_raw
+from qingtu.replay_settle import settle
 from qingtu.replay_takeover import NextStore
-from qingtu.stage import StageLoop
 from qingtu.store.duckdb import DuckStore
-from sinks.primary import StoreStage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from qingtu.client import Client
     from qingtu.clock import Clock
+    from qingtu.contracts import Bus
     from qingtu.replay import Generation
+    from qingtu.replay_settle import Settled
     from qingtu.replay_takeover import Takeover
     from qingtu.settings import Settings
 
-_MIB: Final = 1024 * 1024
 LIVE: Final = "qingtu.duckdb"
 BEFORE: Final = "before.duckdb"
 """What the first promote of a generation replaced, in its folder; of the next one it is ``before-2.duckdb``."""
+
+
+def swappable(settings: Settings) -> None:
+    """Refuse where a generation can be made, but neither compared with the live store nor take its place.
+
+    Raises:
+        StartError: the store is not DuckDB.
+    """
+    if settings.store.kind != "duckdb":
+        raise StartError(
+            f"存储为 {settings.store.kind}: 只能生成回放, 不能比较或发布, 因为其中的改动会逐点可见, 中断后新旧混杂; "
+            "生成的 DuckDB 文件可供查询 / the store is "
+            f"{settings.store.kind}: a generation can be made and its DuckDB file read, but --diff and --promote need "
+            "a DuckDB store: in a database of many points each change is seen as it is written, and one that is broken "
+            "off would leave old and new mixed; docs/replay.md says what to do instead"
+        )
 
 
 def diff(
@@ -56,14 +70,14 @@ def diff(
         limit: list at most so many readings.
 
     Raises:
-        StartError: the disk is too full for a copy, or the folder is in use.
+        StartError: the disk is too full for a copy, the folder is in use, or the store is not DuckDB.
     """
-    replay.embedded(settings)
+    swappable(settings)
     folder = replay.folder_of(settings, generation.name)
     with _copy_of(settings, folder, client) as copy:
-        raw = RawReader(settings.data / "bus" / "raw.db")
+        raw = open_raw(settings)
         try:
-            at = position(raw.bounds()[1], 0)
+            at = [position(raw.bounds(partition)[1], 0) for partition in range(raw.partitions)]
         finally:
             raw.close()
         return _take_over(settings, generation, copy, at, now_us, limit)
@@ -74,7 +88,8 @@ def _copy_of(settings: Settings, folder: Path, client: Client | None) -> Iterato
     """Give a copy of the live store for as long as the context lasts."""
     copy = folder / "diff.duckdb"
     live = settings.data / LIVE
-    bus = sum(path.stat().st_size for path in (settings.data / "bus").iterdir()) if client is not None else 0
+    # A back-up of the service holds the bus, too, where that is a file.
+    bus = sum(path.stat().st_size for path in (settings.data / "bus").glob("*")) if client is not None else 0
     replay.need_space(folder, 2 * live.stat().st_size + bus)
     _forget(copy)
     try:
@@ -104,7 +119,14 @@ def _forget(path: Path) -> None:
         path.with_name(name).unlink(missing_ok=True)
 
 
-def _take_over(settings: Settings, generation: Generation, copy: Path, at: int, now_us: int, limit: int) -> Takeover:
+def _take_over(
+    settings: Settings, generation: Generation, copy: Path, at: Sequence[int], now_us: int, limit: int
+) -> Takeover:
+    if len(generation.spans) != len(at):
+        raise QingtuError(
+            f"回放与总线分区数不同 / generation {generation.name} has {len(generation.spans)} partitions, the bus "
+            f"{len(at)}: it was made of another installation; make it again"
+        )
     folder = replay.folder_of(settings, generation.name)
     catalogue = replay.archived(folder)
     store = NextStore(copy, settings.store.memory_limit, settings.store.threads)
@@ -133,39 +155,35 @@ def promote(
         limit: list at most so many readings.
 
     Returns:
-        what changed, as :class:`Takeover` gives it; ``swapped``. When it was: ``revision``; ``before``, the file
-        that holds the store that was replaced; ``ledger``, whether it balances and agrees.
+        what changed, as :class:`Takeover` gives it; ``swapped``. When it was: ``revisions``, by partition in which
+        something changed; ``before``, the file that holds the store that was replaced; ``ledger``, whether it balances
+        and agrees.
 
     Raises:
-        StartError: the service runs, or the disk is too full.
+        StartError: the service runs, the disk is too full, or the store is not DuckDB.
         QingtuError: the books of the new store would not be right, or the stages cannot finish what is on raw;
             the live store is as it was.
     """
-    replay.embedded(settings)
+    swappable(settings)
     folder = replay.folder_of(settings, generation.name)
     clock = clock or SystemClock()
     data = DataFolder(settings.data)  # refuses while the service runs
     try:
         live, copy = settings.data / LIVE, folder / "next.duckdb"
         replay.need_space(folder, 3 * live.stat().st_size)
-        catalogue = replay.archived(folder)
-        data.archive(catalogue)
-        bus = SqliteBus(settings.data / "bus", free_floor_bytes=settings.bus.free_floor_mb * _MIB)
+        data.archive(replay.archived(folder))
+        bus = open_bus(settings, ())
         try:
-            _copy_settled(settings, bus, live, copy, data, clock)
+            settled = _copy_settled(settings, bus, live, copy, data, clock)
             now_us = clock.now_us()
-            at = position(bus.end(RAW, 0), 0)  # of the row below: the folder is ours, nobody else appends
+            at = [position(end, 0) for end in settled.ends]  # of the rows below: nobody else appends
             found = _take_over(settings, generation, copy, at, now_us, limit)
             if found.empty:
                 _forget(copy)
                 _remember(folder, generation, found.promoted_us)
                 return {**found.as_dict(), "swapped": False}
-            args = {**generation.config, "promoted": generation.name}
-            row = command_row(now_us, CONFIGURE, who, args)
-            frame = raw_frame([row], gateway="", catalogue=catalogue.version, clock_us=now_us)
-            said = position(bus.append(RAW, 0, [frame]).result()[0], 0)
-            if said != at:
-                raise QingtuError(f"原始数据被他人写入, 未替换 / another program writes raw ({said} for {at}): end it")
+            for partition in found.partitions:
+                _say(bus, settled, partition, generation.name, who, now_us)
             ledger = _checked(settings, bus, copy)
         finally:
             bus.close()
@@ -173,18 +191,37 @@ def promote(
         _remember(folder, generation, now_us)
     finally:
         data.close()
-    return {**found.as_dict(), "swapped": True, "revision": str(at), "before": str(before), "ledger": ledger}
+    revisions = {str(partition): str(at[partition]) for partition in found.partitions}
+    return {**found.as_dict(), "swapped": True, "revisions": revisions, "before": str(before), "ledger": ledger}
 
 
-def _copy_settled(settings: Settings, bus: SqliteBus, live: Path, copy: Path, data: DataFolder, clock: Clock) -> None:
+def _say(bus: Bus, settled: Settled, partition: int, name: str, who: str, now_us: int) -> None:
+    """Write the row into raw whose position is the revision; what holds for new messages stays as it is.
+
+    Raises:
+        QingtuError: it does not stand where it should.
+    """
+    config = settled.configs[partition]
+    row = command_row(now_us, CONFIGURE, who, {**config, "promoted": name})
+    frame = raw_frame([row], gateway="", catalogue=config.get("catalogue"), clock_us=now_us)
+    said, wanted = bus.append(RAW, partition, [frame]).result()[0], settled.ends[partition]
+    if said != wanted:
+        raise QingtuError(
+            f"原始数据被他人写入, 未替换 / another program writes raw ({said} for {wanted} in partition {partition}): "
+            "stop the gateways, too, then promote again"
+        )
+
+
+def _copy_settled(settings: Settings, bus: Bus, live: Path, copy: Path, data: DataFolder, clock: Clock) -> Settled:
     """Copy the live store when it holds everything that is on raw."""
     store = DuckStore(live, settings.store.memory_limit, settings.store.threads)
     try:
-        _settle(settings, bus, store, data, clock)
+        settled = settle(settings, bus, store, data, clock)
         _forget(copy)
         store.backup(copy)
     finally:
         store.close()
+    return settled
 
 
 def _remember(folder: Path, generation: Generation, promoted_us: int | None) -> None:
@@ -193,36 +230,7 @@ def _remember(folder: Path, generation: Generation, promoted_us: int | None) -> 
         replay.write(folder, replace(generation, promoted_us=promoted_us))
 
 
-def _settle(settings: Settings, bus: SqliteBus, store: DuckStore, data: DataFolder, clock: Clock) -> None:
-    """Step the live stages until everything on raw is stored and derived."""
-    process = StageLoop(bus, Process(data.catalogue))
-    derive = StageLoop(bus, Derive(store, data.catalogue, settings.figures.grace_s, derived=DERIVED))
-    stores = [
-        StoreStage(bus, store, stream, 0, clock, commit_ms=0) for stream in (PROCESSED, ALERTS, REJECTED, FIGURES)
-    ]
-    waiting = ""
-    busy = True
-    while busy:
-        busy = process.step()
-        for stage in stores:
-            busy |= stage.step()
-        before = derive.next_offset
-        try:
-            busy |= derive.step()
-            waiting = ""
-        except RetryLater as later:
-            waiting = str(later)
-            busy |= derive.next_offset > before  # what it did so far may be what it waits for in the store
-    if waiting or any(stage.behind() for stage in stores):
-        raise QingtuError(
-            f"原始数据尚未处理完 / what is on raw cannot be finished ({waiting or 'the store is behind'}): start the "
-            "service with 'qingtu run', let it catch up, stop it, and promote then"
-        )
-    process.save()
-    derive.save()
-
-
-def _checked(settings: Settings, bus: SqliteBus, copy: Path) -> dict[str, Any]:
+def _checked(settings: Settings, bus: Bus, copy: Path) -> dict[str, Any]:
     """Count the next store's rows against its books.
 
     Raises:

@@ -57,6 +57,8 @@ def replay(  # noqa: PLR0913, PLR0917 - typer's way: an option is a parameter
     elif since is None and not diff and not promote:
         raise typer.BadParameter("give --from, --diff, --promote, --list or --drop / 缺少选项")
     else:
+        if diff or promote:
+            replay_promote.swappable(settings)
         try:
             made = core.find(settings, name) if since is None else _make(settings, name, since, until)
             answer = _act(settings, made, limit, diff=diff, promote=promote)

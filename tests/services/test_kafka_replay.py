@@ -1,0 +1,288 @@
+"""Replay on Kafka: several partitions give the same diff as one, and a promote is whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from qingtu import replay
+from qingtu.app import Options, Service
+from qingtu.bus.kafka import KafkaBus
+from qingtu.catalogue import load_catalogue
+from qingtu.clock import HOUR, ManualClock
+from qingtu.contracts import ReadingQuery
+from qingtu.errors import NotFound, QingtuError, StartError
+from qingtu.explain import explain
+from qingtu.records import RAW, Cause
+from qingtu.replay_promote import BEFORE, diff, promote
+from qingtu.replay_settle import settle
+from tests.process.support import T0, frame_of, tick
+from tests.services.kafka_support import installation
+from tests.services.replay_support import HOME, MORE, Town, history, reading, told
+from tests.test_replay import NOW, ROOT, hours, merged, values_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from deploy.native.kafka import KafkaServer
+    from qingtu.replay_settle import Settled
+
+pytestmark = pytest.mark.services
+
+
+@pytest.fixture
+def town(kafka: KafkaServer, tmp_path: Path) -> Town:
+    """One on Kafka, with two partitions."""
+    return Town(tmp_path / "kafka", installation(kafka, 2))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Town:
+    """One on SQLite."""
+    return Town(tmp_path / "sqlite", None)
+
+
+def test_both_buses_tell_and_publish_the_same(town: Town, small: Town) -> None:
+    """A wrong unit and two forgotten devices: readings, figures, books and what was known before."""
+    changed: list[Any] = []
+    for one in (town, small):
+        one.live(history())
+        before = one.values()
+        one.write(unit="mg/m3", more=MORE)
+        made = one.replay(from_s=3600, to_s=3 * 3600)
+        assert one.values() == before
+        found = told(one.diff(made))
+        assert one.values() == before
+        done = one.promote(made)
+        assert told(done) == found
+        audit = one.audited()
+        assert audit["agrees"], audit["checks"]
+        assert audit["ledger"]["balanced"]
+        assert audit["ledger"]["messages"]["quarantined"] == 13
+        assert told(one.diff(made))["empty"]
+        changed.append((found, one.values(), one.values("figures"), sorted(done["revisions"])))
+    (found, values, figures, partitions), other = changed[0], changed[1]
+    assert (found, values, figures) == other[:3]
+    assert partitions == ["0", "1"]
+    assert found["readings"] == {"new": 12, "changed": 12, "withdrawn": 0}
+    assert found["messages"] == {"left": 12, "entered": 0, "stay": 0}
+    assert {(c["station"], c["time_ms"] * 1000) for c in found["changes"] if c["what"] == "changed"} == {
+        ("A1", T0 + 600_000_000 * i) for i in range(6, 18)
+    }
+    hourly = {(f["station"], f["start_ms"] * 1000) for f in found["figures"] if f["property"] == "pm25"}
+    expected = {("A1", 1), ("A1", 2), ("B2", 1), ("X1", 1)}
+    assert {one for one in hourly if one[0] in HOME} == {(station, T0 + n * HOUR) for station, n in expected}
+
+
+def test_what_was_known_before_is_there_and_explained(town: Town) -> None:
+    """As-of in each partition; a reading whose message stands in another partition is explained from there."""
+    town.live(history())
+    town.write(unit="mg/m3", more=MORE)
+    revisions = town.promote(town.replay())["revisions"]
+    options = Options(stages=frozenset({"store", "derive", "web"}), gateway=False)
+    service = Service(town.settings, options, clock=ManualClock(NOW))
+    try:
+        key, at, revision = ("A1", "pm25", "main"), T0 + 600_000_000, int(revisions["1"])
+        found = service.store.reading(key, at)
+        assert found is not None
+        chain = [(c["cause"], c["old_value"], c["new_value"], c["new_revision"]) for c in found["corrections"]]
+        assert chain == [(Cause.REPLAY, 21.0, 21_000.0, revision)]
+        for asked in (
+            ReadingQuery([key], at, at + 1, as_of=revision - 1),
+            ReadingQuery([key], at, at + 1, known_by_us=NOW - 1),
+        ):
+            assert service.store.readings(asked).column("value").to_pylist() == [21.0]
+        away = service.store.reading(("B2", "pm25", "main"), at)
+        assert away is not None
+        assert away["revision"] == int(revisions["0"])
+        steps = {step["step"]: step["data"] for step in explain(service, "B2", "pm25", at)["steps"]}
+        assert steps["replay"]["generation"] == "g"
+        assert (steps["raw"]["device"], steps["convert"]["agrees"]) == ("x", True)
+    finally:
+        service.close()
+
+
+def test_only_what_changes_is_written(town: Town) -> None:
+    """Raw of the other partition, and a store that has nothing to change, are left alone."""
+    town.live(history())
+    town.write(unit="mg/m3")
+    ends = town.ends()
+    done = town.promote(town.replay())
+    assert done["revisions"] == {"1": str(ends[1] << 16)}
+    assert town.ends() == [ends[0], ends[1] + 1]
+    again = town.promote(replay.find(town.settings, None))
+    assert (again["empty"], again["swapped"]) == (True, False)
+    assert town.ends() == [ends[0], ends[1] + 1]
+
+
+def test_devices_that_come_and_go(town: Town) -> None:
+    """Withdrawn and brought back, with messages of one partition and readings of the other."""
+    town.write(more=MORE)
+    town.live(history())
+    good = town.values()
+    town.write()
+    out = town.promote(town.replay("out"))
+    assert out["readings"] == {"new": 0, "changed": 0, "withdrawn": 24}
+    assert out["messages"]["entered"] == 24
+    assert {(row[0], row[3], row[4]) for row in town.values() if row[0] in {"B2", "X1"}} == {
+        ("B2", None, 9), ("X1", None, 9),
+    }  # fmt: skip
+    assert town.audited()["agrees"]
+    town.write(more=MORE)
+    back = town.promote(town.replay("back"))
+    assert back["readings"]["changed"] == 24
+    assert town.values() == good
+    audit = town.audited()
+    assert audit["agrees"], audit["checks"]
+    assert audit["ledger"]["messages"]["quarantined"] == 1
+
+
+def test_what_was_driven_again_belongs_to_its_messages(town: Town) -> None:
+    """Readings that another partition's messages brought: nothing changes unasked, and what is lost is withdrawn."""
+    town.live(history())
+    town.write(more=MORE)
+    town.live([tick(24_100 + i) for i in range(40)])
+    # B2's partition must be further than the rows that are driven again in the other one.
+    with town.open() as it:
+        behind = it.bus.end(RAW, 1) - it.bus.end(RAW, 0)
+        rows = [reading("b", 25_000 + i, pm25=20 + i % 3) for i in range(behind + 20)]
+    town.live(rows)
+    assert town.redrive() == 25
+    good = town.values()
+    assert len([row for row in good if row[0] in {"B2", "X1"}]) == 24
+    later = town.diff(town.replay("span", from_s=3600, to_s=3 * 3600))
+    assert told(later)["empty"], later["changes"][:5]
+    assert told(town.diff(town.replay("all")))["empty"]
+    town.write()
+    found = town.promote(town.replay("out"))
+    assert found["readings"] == {"new": 0, "changed": 0, "withdrawn": 24}
+    audit = town.audited()
+    assert audit["agrees"], audit["checks"]
+
+
+def test_retention_that_overtakes_the_reader_ends_it(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames of the partition that is read last are deleted meanwhile: an error that names one, and no generation."""
+    town.live(history())
+    monkeypatch.setattr("qingtu.bus.kafka_lane.AHEAD_BYTES", 1000)
+    monkeypatch.setattr("qingtu.bus.kafka_lane.BEHIND_BYTES", 1000)
+    ends, trimmed = town.ends(), list[int]()
+
+    def trim(done: int, total: int) -> None:
+        assert 0 < done <= total
+        if not trimmed:
+            bus = KafkaBus(town.settings.kafka)
+            try:
+                bus.trim(RAW, 1, ends[1] - 2)
+            finally:
+                bus.close()
+            trimmed.append(ends[1] - 2)
+
+    with pytest.raises(QingtuError, match=rf"of partition 1 expired .*oldest: {ends[1] - 2}\).*raw_keep_h"):
+        replay.replay(town.settings, load_catalogue(town.settings.catalogue), "g", T0, None, now_us=NOW, progress=trim)
+    assert list((town.folder / "data" / "generations").iterdir()) == []
+    with pytest.raises(NotFound, match="holds no frame"):
+        town.replay(from_s=90_000)
+
+
+def test_another_program_that_writes_raw_is_noticed(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that was forgotten: nothing is swapped, and the sentence says to stop it."""
+    town.live(history())
+    town.write(unit="mg/m3")
+    made, before = town.replay(), town.values()
+
+    def meanwhile(*given: Any) -> Settled:
+        done = settle(*given)
+        gateway = KafkaBus(town.settings.kafka)
+        try:
+            gateway.append(RAW, 1, [frame_of([tick(30_000)])]).result()
+        finally:
+            gateway.close()
+        return done
+
+    monkeypatch.setattr("qingtu.replay_promote.settle", meanwhile)
+    with pytest.raises(QingtuError, match=r"another program writes raw.*stop the gateways"):
+        town.promote(made)
+    assert town.values() == before
+    assert town.audited()["agrees"]
+
+
+def test_a_store_of_many_points_gets_a_generation_and_no_promote(town: Town) -> None:
+    """With InfluxDB the generation is made all the same; diff and promote say why not, and what to do."""
+    town.live(history())
+    base = town.settings
+    settings = base.model_copy(update={"store": base.store.model_copy(update={"kind": "influx"})})
+    made = replay.replay(settings, load_catalogue(settings.catalogue), "g", T0, None, now_us=NOW)
+    assert made.messages == 73
+    with pytest.raises(StartError, match=r"--diff and --promote need a DuckDB store.*docs/replay\.md"):
+        diff(settings, made, client=None, now_us=NOW)
+    with pytest.raises(StartError, match="不能比较或发布"):
+        promote(settings, made, who="t")
+
+
+_PROMOTE = """
+import os, signal, sys
+from pathlib import Path
+from qingtu import replay
+from qingtu.bus.kafka import KafkaBus
+from qingtu.clock import ManualClock
+from qingtu.replay_promote import promote
+from qingtu.settings import load_settings
+
+die_at, now, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+seen = 0
+def step():
+    global seen
+    seen += 1
+    if seen == die_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+def hook(event, args):
+    if event in ("os.link", "os.rename", "os.remove", "open", "os.mkdir") and str(args[0]).startswith(folder):
+        step()
+append = KafkaBus.append
+def stepped(self, stream, partition, frames):
+    ticket = append(self, stream, partition, frames)
+    if stream == "raw":
+        ticket.result()
+        step()
+    return ticket
+KafkaBus.append = stepped
+environ = {k: v for k, v in os.environ.items() if k.startswith("QINGTU_")}
+settings = load_settings(Path(os.devnull), environ=environ)
+sys.addaudithook(hook)
+promote(settings, replay.find(settings, None), who="t", clock=ManualClock(now))
+print("done", seen)
+"""
+
+
+def test_killed_at_any_step_of_a_promote(town: Town) -> None:
+    """Kill -9 before each file and each frame on raw leaves the old store or the new one; both go on."""
+    town.live(merged(hours("a", "dust", 6), hours("x", "pm25", 3), [tick(9000)]))
+    old = town.values()
+    town.write(unit="mg/m3", more=MORE)
+    town.replay()
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), **town.environ}
+    seen, die_at, ended = set(), 0, ""
+    while not ended:
+        die_at += 1
+        words = [sys.executable, "-c", _PROMOTE, str(die_at), str(NOW), str(town.folder)]
+        done = subprocess.run(words, env=environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        ended = done.stdout
+        new = town.values()
+        kind = "old" if new == old else "new"
+        if kind == "new":
+            assert len(new) == len(old) + 3
+            assert [row[3] for row in new if row[0] == "A1"] == [1000 * row[3] for row in old if row[0] == "A1"]
+        seen.add(kind)
+        audit = town.audited()
+        assert audit["agrees"], (die_at, audit["checks"])
+        assert audit["ledger"]["balanced"]
+        assert die_at < 60, "it never ends by itself"
+    assert seen == {"old", "new"}
+    assert values_of(replay.folder_of(town.settings, "g") / BEFORE) == [row[3] for row in old]
+    assert replay.find(town.settings, "g").promoted_us == NOW
