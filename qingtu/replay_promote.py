@@ -1,11 +1,9 @@
-"""Diff and promote: a generation is taken over into a copy of the live store, which is thrown away or swapped in."""
+"""Promote: a generation is taken over into a copy of the live store, which is swapped in by one rename."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,124 +17,36 @@ from qingtu.files import sync
 from qingtu.folder import DataFolder
 from qingtu.ledger import Ledger
 from qingtu.records import RAW, position
-from qingtu.replay_raw import open_raw
+from qingtu.replay_diff import LIVE, forget, take_over
 from qingtu.replay_settle import settle
-from qingtu.replay_takeover import NextStore
 from qingtu.store.duckdb import DuckStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from qingtu.client import Client
     from qingtu.clock import Clock
     from qingtu.contracts import Bus
     from qingtu.replay import Generation
     from qingtu.replay_settle import Settled
-    from qingtu.replay_takeover import Takeover
     from qingtu.settings import Settings
 
-LIVE: Final = "qingtu.duckdb"
 BEFORE: Final = "before.duckdb"
 """What the first promote of a generation replaced, in its folder; of the next one it is ``before-2.duckdb``."""
 
 
 def swappable(settings: Settings) -> None:
-    """Refuse where a generation can be made, but neither compared with the live store nor take its place.
+    """Refuse where nothing can take the place of the live store at once.
 
     Raises:
         StartError: the store is not DuckDB.
     """
     if settings.store.kind != "duckdb":
         raise StartError(
-            f"存储为 {settings.store.kind}: 只能生成回放, 不能比较或发布, 因为其中的改动会逐点可见, 中断后新旧混杂; "
-            "生成的 DuckDB 文件可供查询 / the store is "
-            f"{settings.store.kind}: a generation can be made and its DuckDB file read, but --diff and --promote need "
-            "a DuckDB store: in a database of many points each change is seen as it is written, and one that is broken "
-            "off would leave old and new mixed; docs/replay.md says what to do instead"
+            "不能发布到 InfluxDB: 其中改动逐点可见, 中断后新旧混杂; 可先用 --diff 查看, 再重投隔离区的报文、人工改标 / "
+            "a generation cannot be promoted into InfluxDB: each point that changes is seen as it is written, and a "
+            "promote that is broken off would leave old and new mixed; look with --diff, then drive messages again "
+            "with 'qingtu rejected redrive' and set flags with 'qingtu override'; docs/replay.md"
         )
-
-
-def diff(
-    settings: Settings, generation: Generation, *, client: Client | None, now_us: int, limit: int = 1000
-) -> Takeover:
-    """Say what a promote would change now. Nothing live is touched.
-
-    Args:
-        settings: name the data folder.
-        generation: what would be promoted.
-        client: of the service when it runs: it makes a back-up, since no second process can open its store.
-        now_us: now, µs UTC.
-        limit: list at most so many readings.
-
-    Raises:
-        StartError: the disk is too full for a copy, the folder is in use, or the store is not DuckDB.
-    """
-    swappable(settings)
-    folder = replay.folder_of(settings, generation.name)
-    with _copy_of(settings, folder, client) as copy:
-        raw = open_raw(settings)
-        try:
-            at = [position(raw.bounds(partition)[1], 0) for partition in range(raw.partitions)]
-        finally:
-            raw.close()
-        return _take_over(settings, generation, copy, at, now_us, limit)
-
-
-@contextmanager
-def _copy_of(settings: Settings, folder: Path, client: Client | None) -> Iterator[Path]:
-    """Give a copy of the live store for as long as the context lasts."""
-    copy = folder / "diff.duckdb"
-    live = settings.data / LIVE
-    # A back-up of the service holds the bus, too, where that is a file.
-    bus = sum(path.stat().st_size for path in (settings.data / "bus").glob("*")) if client is not None else 0
-    replay.need_space(folder, 2 * live.stat().st_size + bus)
-    _forget(copy)
-    try:
-        if client is not None:
-            made = settings.data / "backups" / client.post("/api/backup", {"name": f"replay-{folder.name}"})["name"]
-            try:
-                shutil.move(made / LIVE, copy)
-            finally:
-                shutil.rmtree(made, ignore_errors=True)
-        else:
-            data = DataFolder(settings.data)
-            try:
-                store = DuckStore(live, settings.store.memory_limit, settings.store.threads)
-                try:
-                    store.backup(copy)
-                finally:
-                    store.close()
-            finally:
-                data.close()
-        yield copy
-    finally:
-        _forget(copy)
-
-
-def _forget(path: Path) -> None:
-    for name in (path.name, f"{path.name}.wal", f"{path.name}.part"):
-        path.with_name(name).unlink(missing_ok=True)
-
-
-def _take_over(
-    settings: Settings, generation: Generation, copy: Path, at: Sequence[int], now_us: int, limit: int
-) -> Takeover:
-    if len(generation.spans) != len(at):
-        raise QingtuError(
-            f"回放与总线分区数不同 / generation {generation.name} has {len(generation.spans)} partitions, the bus "
-            f"{len(at)}: it was made of another installation; make it again"
-        )
-    folder = replay.folder_of(settings, generation.name)
-    catalogue = replay.archived(folder)
-    store = NextStore(copy, settings.store.memory_limit, settings.store.threads)
-    try:
-        return store.take_over(
-            generation, folder, catalogue, at=at, now_us=now_us, keep_days=settings.store.keep_days,
-            grace_s=settings.figures.grace_s, limit=limit,
-        )  # fmt: skip
-    finally:
-        store.close()
 
 
 def promote(
@@ -177,9 +87,9 @@ def promote(
             settled = _copy_settled(settings, bus, live, copy, data, clock)
             now_us = clock.now_us()
             at = [position(end, 0) for end in settled.ends]  # of the rows below: nobody else appends
-            found = _take_over(settings, generation, copy, at, now_us, limit)
+            found = take_over(settings, generation, copy, at, now_us, limit)
             if found.empty:
-                _forget(copy)
+                forget(copy)
                 _remember(folder, generation, found.promoted_us)
                 return {**found.as_dict(), "swapped": False}
             for partition in found.partitions:
@@ -217,7 +127,7 @@ def _copy_settled(settings: Settings, bus: Bus, live: Path, copy: Path, data: Da
     store = DuckStore(live, settings.store.memory_limit, settings.store.threads)
     try:
         settled = settle(settings, bus, store, data, clock)
-        _forget(copy)
+        forget(copy)
         store.backup(copy)
     finally:
         store.close()

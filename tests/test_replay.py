@@ -24,8 +24,9 @@ from qingtu.contracts import ReadingQuery
 from qingtu.errors import NotFound, QingtuError, StartError
 from qingtu.explain import explain
 from qingtu.records import PROCESSED, RAW, Cause
+from qingtu.replay_diff import LIVE, diff
 from qingtu.replay_pass import config_of
-from qingtu.replay_promote import BEFORE, LIVE, diff, promote
+from qingtu.replay_promote import BEFORE, promote
 from qingtu.replay_raw import SqliteRaw
 from qingtu.settings import load_settings
 from qingtu.store.duckdb import DuckStore

@@ -19,7 +19,7 @@ from qingtu.replay_pass import config_of
 from qingtu.replay_raw import open_raw
 from qingtu.replay_settle import settle
 from qingtu.settings import load_settings
-from qingtu.store.duckdb import DuckStore
+from qingtu.store import open_store
 from tests.process.support import command, frame_of, message, reading, tick
 from tests.test_replay import NOW, Scene, hours, merged
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from qingtu.bus.kafka import KafkaBus
     from qingtu.bus.sqlite import SqliteBus
     from qingtu.settings import KafkaSettings, Settings
+    from qingtu.store.contract import PrimaryStore
 
 # Of two partitions B1 and B2 live in 0, A1 and X1 in 1. An unknown device x or y is heard in 1: B2's are elsewhere.
 STATIONS = """
@@ -53,9 +54,13 @@ HOME = {"A1": 1, "B1": 0, "B2": 0, "X1": 1}
 
 
 def history() -> list[Mapping[str, Any]]:
-    """Four hours of four devices, two of them unknown at first, and one message that nobody can read."""
+    """Four hours of four devices, two of them unknown at first, and one message that nobody can read.
+
+    A sends its reading of two hours once more at 8000 s, and that of 4200 s at 11500 s.
+    """
     return merged(
         hours("a", "dust", 24), hours("b", "pm25", 24), hours("x", "pm25", 12), hours("y", "pm25", 12),
+        [reading("a", 7200, 8000, dust=99), reading("a", 4200, 11_500, dust=98)],
         [message("b", b"{", 700)], [tick(600 * i + 1) for i in range(40)],
     )  # fmt: skip
 
@@ -64,7 +69,7 @@ class Open(NamedTuple):
     """What is open while something is done by hand."""
 
     bus: KafkaBus | SqliteBus
-    store: DuckStore
+    store: PrimaryStore
     data: DataFolder
 
 
@@ -74,10 +79,12 @@ class Town(Scene):
     Args:
         folder: for its files.
         kafka: of an installation of its own with two partitions; None: the SQLite bus.
+        more: settings, as the environment gives them.
     """
 
-    def __init__(self, folder: Path, kafka: KafkaSettings | None) -> None:
+    def __init__(self, folder: Path, kafka: KafkaSettings | None, more: Mapping[str, str] | None = None) -> None:
         self._kafka = kafka
+        self._more = dict(more or {})
         super().__init__(folder)
 
     def write(self, unit: str = "ug/m3", more: str = "") -> None:
@@ -90,7 +97,7 @@ class Town(Scene):
         """The settings as a command finds them."""
         out = {
             "QINGTU_DATA": str(self.folder / "data"), "QINGTU_CATALOGUE": str(self.folder / "stations"),
-            "QINGTU_BUS__FREE_FLOOR_MB": "1", "QINGTU_STORE__MEMORY_LIMIT": "256MB",
+            "QINGTU_BUS__FREE_FLOOR_MB": "1", "QINGTU_STORE__MEMORY_LIMIT": "256MB", **self._more,
         }  # fmt: skip
         if self._kafka is not None:
             out |= {
@@ -112,7 +119,7 @@ class Town(Scene):
         try:
             bus = open_bus(settings, ())
             try:
-                store = DuckStore(settings.data / "qingtu.duckdb", "256MB")
+                store = open_store(settings, bus)
                 try:
                     yield Open(bus, store, data)
                 finally:
@@ -144,6 +151,11 @@ class Town(Scene):
                 for place in places:
                     it.bus.append(RAW, place, [frame_of([row])]).result()
             self.finish(it)
+
+    def fill(self) -> None:
+        """Let the history go all the way; a second tick evaluates the areas that one partition told another of."""
+        self.live(history())
+        self.live([tick(24_050)])
 
     def redrive(self, at_us: int = NOW) -> int:
         """Drive all of the quarantine again, under the catalogue of now; return how many."""
@@ -181,4 +193,4 @@ def told(found: dict[str, Any]) -> dict[str, Any]:
     return {**{name: found[name] for name in names}, "alerts": alerts}
 
 
-__all__ = ["HOME", "MORE", "Town", "history", "reading", "told"]
+__all__ = ["HOME", "MORE", "Town", "reading", "told"]
