@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,18 +10,22 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from qingtu import replay
 from qingtu.app import Options, Service
 from qingtu.bus.kafka import KafkaBus
 from qingtu.catalogue import load_catalogue
 from qingtu.clock import HOUR, ManualClock
+from qingtu.commands.replay import replay as replay_command
 from qingtu.contracts import ReadingQuery
 from qingtu.errors import NotFound, QingtuError, StartError
 from qingtu.explain import explain
 from qingtu.records import RAW, Cause
 from qingtu.replay_promote import BEFORE
 from qingtu.replay_settle import settle
+from qingtu.rules_try import changed_catalogue, try_rules
 from tests.process.support import T0, frame_of, tick
 from tests.services.influx_support import make_buckets, settings_of
 from tests.services.kafka_support import installation
@@ -35,6 +40,10 @@ if TYPE_CHECKING:
     from qingtu.replay_settle import Settled
 
 pytestmark = pytest.mark.services
+RULES = """
+rules:
+  - {id: dust, kind: threshold, zh: 尘, en: Dust, property: pm25, levels: {blue: 30, red: 250}, hysteresis: 5}
+"""
 
 
 @pytest.fixture
@@ -170,6 +179,31 @@ def test_what_was_driven_again_belongs_to_its_messages(town: Town) -> None:
     assert found["readings"] == {"new": 0, "changed": 0, "withdrawn": 24}
     audit = town.audited()
     assert audit["agrees"], audit["checks"]
+
+
+def test_the_commands(town: Town, small: Town) -> None:
+    """``qingtu replay`` makes, shows and publishes; ``qingtu rules try`` tells the same of both buses."""
+    tried = []
+    for one in (town, small):
+        one.fill()
+        changed = one.folder / "rules.yaml"
+        changed.write_text(RULES, encoding="utf-8")
+        then = changed_catalogue(one.settings.catalogue, changed, whole=False)
+        found = try_rules(one.settings, load_catalogue(one.settings.catalogue), then, T0 - HOUR)
+        sides = {"appear": found.appear, "vanish": found.vanish}
+        tried.append({side: sorted((a.station, a.opened_us, a.level) for a in some) for side, some in sides.items()})
+    assert tried[0] == tried[1]
+    assert {station for station, _, _ in tried[0]["appear"]} == {"A1", "B1"}
+    town.write(unit="mg/m3", more=MORE)
+    app = typer.Typer()
+    app.command()(replay_command)
+    words = ["fix", "--from", "2026-11-23T01:00:00Z", "--to", "2026-11-23T03:00:00Z", "--diff", "--promote", "--json"]
+    done = CliRunner().invoke(app, words, env=town.environ)
+    assert done.exit_code == 0, (done.output, done.exception)
+    told_ = json.loads(done.stdout)
+    assert told_["generation"]["messages"] == 37
+    assert told_["diff"]["readings"] == told_["promoted"]["readings"] == {"new": 12, "changed": 11, "withdrawn": 0}
+    assert sorted(told_["promoted"]["revisions"]) == ["0", "1"]
 
 
 def test_retention_that_overtakes_the_reader_ends_it(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
