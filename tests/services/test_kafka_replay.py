@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,14 +20,13 @@ from qingtu.contracts import ReadingQuery
 from qingtu.errors import NotFound, QingtuError, StartError
 from qingtu.explain import explain
 from qingtu.records import RAW, Cause
-from qingtu.replay_promote import BEFORE
 from qingtu.replay_settle import settle
 from qingtu.rules_try import changed_catalogue, try_rules
 from tests.process.support import T0, frame_of, tick
 from tests.services.influx_support import make_buckets, settings_of
 from tests.services.kafka_support import installation
 from tests.services.replay_support import HOME, MORE, Town, reading, told
-from tests.test_replay import NOW, ROOT, hours, merged, values_of
+from tests.test_replay import NOW
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -280,67 +276,3 @@ def test_influxdb_gets_the_same_diff_and_no_promote(
     assert wide.ends() == ends
     assert sorted(path.name for path in replay.folder_of(wide.settings, "g").glob("*.duckdb")) == ["qingtu.duckdb"]
     assert wide.audited()["agrees"]
-
-
-_PROMOTE = """
-import os, signal, sys
-from pathlib import Path
-from qingtu import replay
-from qingtu.bus.kafka import KafkaBus
-from qingtu.clock import ManualClock
-from qingtu.replay_promote import promote
-from qingtu.settings import load_settings
-
-die_at, now, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-seen = 0
-def step():
-    global seen
-    seen += 1
-    if seen == die_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-def hook(event, args):
-    if event in ("os.link", "os.rename", "os.remove", "open", "os.mkdir") and str(args[0]).startswith(folder):
-        step()
-append = KafkaBus.append
-def stepped(self, stream, partition, frames):
-    ticket = append(self, stream, partition, frames)
-    if stream == "raw":
-        ticket.result()
-        step()
-    return ticket
-KafkaBus.append = stepped
-environ = {k: v for k, v in os.environ.items() if k.startswith("QINGTU_")}
-settings = load_settings(Path(os.devnull), environ=environ)
-sys.addaudithook(hook)
-promote(settings, replay.find(settings, None), who="t", clock=ManualClock(now))
-print("done", seen)
-"""
-
-
-def test_killed_at_any_step_of_a_promote(town: Town) -> None:
-    """Kill -9 before each file and each frame on raw leaves the old store or the new one; both go on."""
-    town.live(merged(hours("a", "dust", 6), hours("x", "pm25", 3), [tick(9000)]))
-    old = town.values()
-    town.write(unit="mg/m3", more=MORE)
-    town.replay()
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), **town.environ}
-    seen, die_at, ended = set(), 0, ""
-    while not ended:
-        die_at += 1
-        words = [sys.executable, "-c", _PROMOTE, str(die_at), str(NOW), str(town.folder)]
-        done = subprocess.run(words, env=environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        ended = done.stdout
-        new = town.values()
-        kind = "old" if new == old else "new"
-        if kind == "new":
-            assert len(new) == len(old) + 3
-            assert [row[3] for row in new if row[0] == "A1"] == [1000 * row[3] for row in old if row[0] == "A1"]
-        seen.add(kind)
-        audit = town.audited()
-        assert audit["agrees"], (die_at, audit["checks"])
-        assert audit["ledger"]["balanced"]
-        assert die_at < 60, "it never ends by itself"
-    assert seen == {"old", "new"}
-    assert values_of(replay.folder_of(town.settings, "g") / BEFORE) == [row[3] for row in old]
-    assert replay.find(town.settings, "g").promoted_us == NOW
