@@ -15,6 +15,7 @@ from qingtu.app import Options, Service
 from qingtu.bus.kafka import KafkaBus
 from qingtu.catalogue import load_catalogue
 from qingtu.clock import HOUR, ManualClock
+from qingtu.commands.host import Host
 from qingtu.commands.replay import replay as replay_command
 from qingtu.contracts import ReadingQuery
 from qingtu.errors import NotFound, QingtuError, StartError
@@ -200,6 +201,28 @@ def test_the_commands(town: Town, small: Town) -> None:
     assert told_["generation"]["messages"] == 37
     assert told_["diff"]["readings"] == told_["promoted"]["readings"] == {"new": 12, "changed": 11, "withdrawn": 0}
     assert sorted(told_["promoted"]["revisions"]) == ["0", "1"]
+
+
+def test_beside_the_running_service(town: Town) -> None:
+    """A generation and its diff are had, from a back-up; a promote waits until the service is stopped."""
+    town.fill()
+    before = town.values()
+    town.write(unit="mg/m3", more=MORE)
+    app = typer.Typer()
+    app.command()(replay_command)
+    settings = town.settings
+    with Host(settings.model_copy(update={"web": settings.web.model_copy(update={"port": 0})}), Options(gateway=False)):
+        words = ["fix", "--from", "2026-11-23T01:00:00Z", "--to", "2026-11-23T03:00:00Z", "--diff", "--json"]
+        done = CliRunner().invoke(app, words, env=town.environ)
+        assert done.exit_code == 0, (done.output, done.exception)
+        found = json.loads(done.stdout)["diff"]
+        refused = CliRunner().invoke(app, ["--promote"], env=town.environ)
+        assert isinstance(refused.exception, StartError)
+    assert found["readings"] == {"new": 12, "changed": 11, "withdrawn": 0}
+    assert list((town.folder / "data" / "backups").iterdir()) == []
+    assert town.values() == before
+    assert told(town.promote(replay.find(town.settings, "fix")))["readings"] == found["readings"]
+    assert town.audited()["agrees"]
 
 
 def test_retention_that_overtakes_the_reader_ends_it(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
