@@ -93,7 +93,7 @@ def promote(
                 _remember(folder, generation, found.promoted_us)
                 return {**found.as_dict(), "swapped": False}
             for partition in found.partitions:
-                _say(bus, settled, partition, generation.name, who, now_us)
+                _say(bus, settled, partition, generation, who, now_us)
             ledger = _checked(settings, bus, copy)
         finally:
             bus.close()
@@ -105,14 +105,14 @@ def promote(
     return {**found.as_dict(), "swapped": True, "revisions": revisions, "before": str(before), "ledger": ledger}
 
 
-def _say(bus: Bus, settled: Settled, partition: int, name: str, who: str, now_us: int) -> None:
+def _say(bus: Bus, settled: Settled, partition: int, generation: Generation, who: str, now_us: int) -> None:
     """Write the row into raw whose position is the revision; what holds for new messages stays as it is.
 
     Raises:
         QingtuError: it does not stand where it should.
     """
-    config = settled.configs[partition]
-    row = command_row(now_us, CONFIGURE, who, {**config, "promoted": name})
+    config = settled.configs[partition] or generation.config  # where nothing holds yet, what the generation said
+    row = command_row(now_us, CONFIGURE, who, {**config, "promoted": generation.name})
     frame = raw_frame([row], gateway="", catalogue=config.get("catalogue"), clock_us=now_us)
     said, wanted = bus.append(RAW, partition, [frame]).result()[0], settled.ends[partition]
     if said != wanted:

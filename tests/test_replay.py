@@ -539,6 +539,25 @@ def test_broken_off_it_leaves_nothing(scene: Scene) -> None:
     assert list((scene.folder / "data" / "generations").iterdir()) == []
 
 
+def test_raw_that_expires_under_the_reader_ends_it(scene: Scene) -> None:
+    """Frames that are trimmed before they are read: an error that names the first, never a generation with a hole."""
+    scene.live(hours("a", "dust", 60))
+
+    def trim(done: int, total: int) -> None:
+        assert 0 < done < total
+        service = scene.service()
+        try:
+            service.bus.trim(RAW, 0, 50)
+        finally:
+            service.close()
+
+    with pytest.raises(QingtuError, match=r"raw frame 16 of partition 0 expired .*oldest: 50\).*raw_keep_h"):
+        replay.replay(
+            scene.settings, load_catalogue(scene.settings.catalogue), "g", T0, None, now_us=NOW, progress=trim
+        )
+    assert list((scene.folder / "data" / "generations").iterdir()) == []
+
+
 def test_a_short_past_is_told(scene: Scene) -> None:
     """Raw whose beginning was trimmed cannot warm the memory: the generation says so."""
     scene.live(hours("a", "dust", 40))
