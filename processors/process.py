@@ -103,6 +103,11 @@ class Process:
             "maintenance": self._hush,
         }
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the last ``configure`` row said; empty before the first."""
+        return dict(self._config)
+
     def restore(self, parts: Mapping[str, bytes] | None) -> None:
         """Take up saved state or start empty."""
         self._pass, self._config, self._driven_us, self._heard = None, {}, 0, telling.Heard()

@@ -520,14 +520,16 @@ class Service:
 
     # --------------------------------------------------------------------------------------------------- questions
 
-    def raw_row(self, position: int, station: str = "") -> dict[str, Any]:
-        """Return one raw row of a station as it stands on the bus.
+    def raw_row(self, position: int, station: str = "", partition: int | None = None) -> dict[str, Any]:
+        """Return one raw row as it stands on the bus, in a station's partition unless another is named.
 
         Raises:
             NotFound: raw does not hold it any more.
         """
         offset, row = position >> 16, position & 0xFFFF
-        for record in self.bus.read(RAW, partition_of(station, self.bus.partitions), offset, 1):
+        if partition is None:
+            partition = partition_of(station, self.bus.partitions)
+        for record in self.bus.read(RAW, partition, offset, 1):
             if record.offset == offset:
                 out: dict[str, Any] = decode(record.data).sections["rows"].slice(row, 1).to_pylist()[0]
                 return out

@@ -64,7 +64,8 @@ def explain(service: Explained, station: str, prop: str, time_us: int, channel: 
     else:
         # The revision is that of the promote; the bytes stand where the value came from.
         revision = int(replayed["origin"])
-        steps = [_replayed(replayed), *origin(service, key, reading, revision, replayed["catalogue"])]
+        catalogue, partition = replayed["catalogue"], replayed["partition"]
+        steps = [_replayed(replayed), *origin(service, key, reading, revision, catalogue, partition)]
     steps += [
         _quality(service, key, reading),
         *_overrides(service, key, reading),

@@ -48,14 +48,15 @@ class Explained(Protocol):
         """Where readings, corrections, figures and alerts are read."""
         ...
 
-    def raw_row(self, position: int, station: str = "") -> dict[str, Any]:
-        """Return a raw row; NotFound when raw does not hold it any more."""
+    def raw_row(self, position: int, station: str = "", partition: int | None = None) -> dict[str, Any]:
+        """Return a raw row of a station, or of a partition; NotFound when raw does not hold it any more."""
         ...
 
 
 def origin(
-    service: Explained, key: tuple[str, str, str], reading: dict[str, Any], revision: int, version: str | None = None
-) -> list[Step]:
+    service: Explained, key: tuple[str, str, str], reading: dict[str, Any], revision: int, version: str | None = None,
+    partition: int | None = None,
+) -> list[Step]:  # fmt: skip
     """Return the steps from the bytes to the value.
 
     Args:
@@ -64,10 +65,11 @@ def origin(
         reading: as ``PrimaryStore.reading`` returns it.
         revision: position of the raw row that brought the value.
         version: of the catalogue that it was made with, when that is not the one in use when the bytes came.
+        partition: where the raw row stands, when that need not be the station's.
     """
     where = {"position": str(revision), "frame": revision >> 16, "row": revision & 0xFFFF}
     try:
-        row = service.raw_row(revision, key[0])
+        row = service.raw_row(revision, key[0], partition)
     except NotFound as error:
         zh = f"原始数据只保留 {service.settings.bus.raw_keep_h} 小时, 这条已过期"
         return [step("raw", zh, str(error), {"held": False, **where})]

@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import qingtu
 from qingtu.catalogue import Catalogue
-from qingtu.clock import HOUR, ManualClock, iso
+from qingtu.clock import HOUR, ManualClock
 from qingtu.errors import NotFound, QingtuError, StartError
 from qingtu.records import ALERTS, PROCESSED, REJECTED
+from qingtu.replay_bus import ReplayBus
 from qingtu.replay_pass import Today, config_of
-from qingtu.replay_raw import RawReader, ReplayBus, Span
+from qingtu.replay_raw import Span, clock_us, locate, open_raw
 from qingtu.replay_store import GenerationStore
 from qingtu.stage import StageLoop
 from sinks.primary import StoreStage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from qingtu.replay_raw import RawSource
     from qingtu.settings import Settings
 
-TAIL_US: Final = HOUR
-"""So long behind the span raw is run on, for late verdicts about its last readings."""
 _NEVER_US: Final = 1 << 62
 _COMMIT_MESSAGES: Final = 20_000
 _MIB: Final = 1024 * 1024
@@ -47,8 +47,8 @@ class Generation:
         name: of the folder.
         made_us: when it was made, µs UTC.
         from_us, to_us: what was asked for, µs UTC; ``to_us`` None: to the end of raw.
-        span: offsets that were run.
-        warm_us: so much raw was run in front of the span, µs of receipt.
+        spans: offsets that were run, by partition.
+        warm_us: so much raw was run in front of the span, µs of receipt; of the partition that lacks most.
         warm_wanted_us: so much was wanted; 0 when raw's very first frame was run, which has nothing before it.
         catalogue: version.
         config: what a ``configure`` row says under the settings of then.
@@ -61,7 +61,7 @@ class Generation:
     made_us: int
     from_us: int
     to_us: int | None
-    span: Span
+    spans: tuple[Span, ...]
     warm_us: int
     warm_wanted_us: int
     catalogue: str
@@ -121,7 +121,7 @@ def read(folder: Path) -> Generation:
     """Read ``generation.json``."""
     data = json.loads((folder / "generation.json").read_text(encoding="utf-8"))
     data.pop("cold", None)
-    return Generation(**{**data, "span": Span(**data["span"])})
+    return Generation(**{**data, "spans": tuple(Span(**span) for span in data["spans"])})
 
 
 def write(folder: Path, generation: Generation) -> None:
@@ -137,19 +137,6 @@ def drop(settings: Settings, name: str) -> None:
     shutil.rmtree(folder_of(settings, name))
 
 
-def embedded(settings: Settings) -> None:
-    """Refuse where no replay is possible.
-
-    Raises:
-        StartError: the bus is not SQLite, or the store is not DuckDB.
-    """
-    if settings.bus.kind != "sqlite" or settings.store.kind != "duckdb":
-        raise StartError(
-            "回放目前只支持 sqlite 总线与 duckdb 存储 / replay reads the SQLite bus and swaps DuckDB stores; here "
-            f"bus.kind is {settings.bus.kind} and store.kind is {settings.store.kind}"
-        )
-
-
 def need_space(folder: Path, needed: int) -> None:
     """Refuse before work begins that the disk could not hold.
 
@@ -163,28 +150,6 @@ def need_space(folder: Path, needed: int) -> None:
             f"磁盘空间不足 / {folder} has {free // _MIB} MiB free, this may need {(needed + _SPARE) // _MIB} MiB: "
             "free some space, drop old generations (qingtu replay --list, --drop), or take a shorter span"
         )
-
-
-def locate(raw: RawReader, from_us: int, to_us: int | None, warm_us: int) -> Span:
-    """Find the frames of a span.
-
-    Args:
-        raw: the live stream.
-        from_us: first time of receipt, inclusive.
-        to_us: last one, exclusive; None: to the end.
-        warm_us: so much in front is run for memory.
-
-    Raises:
-        NotFound: raw holds nothing of it.
-    """
-    oldest, newest = raw.bounds()
-    first = raw.at(from_us)
-    end = newest if to_us is None else max(first, raw.at(to_us))
-    if first >= end:
-        held = f"{iso(raw.clock_us(oldest))} … {iso(raw.clock_us(newest - 1))}" if newest > oldest else "nothing"
-        raise NotFound(f"原始数据不含此时段 / raw holds no frame of this span; it holds {held}")
-    last = newest if to_us is None else max(end, raw.at(to_us + TAIL_US))
-    return Span(max(oldest, raw.at(from_us - warm_us)), first, end, last)
 
 
 def replay(
@@ -212,28 +177,26 @@ def replay(
 
     Raises:
         NotFound: raw holds nothing of the span.
-        StartError: no space, or not possible here.
+        StartError: no space, or the servers of the bus cannot be reached.
         QingtuError: there is such a generation, or raw expires while it is read.
     """
-    embedded(settings)
     folder = folder_of(settings, name)
     if folder.exists():
         raise QingtuError(f"已有同名回放 / there is a generation {name!r} already: drop it, or choose another name")
-    raw = RawReader(settings.data / "bus" / "raw.db")
+    raw = open_raw(settings)
     try:
         warm_us = settings.process.dedup_horizon_h * HOUR
-        span = locate(raw, from_us, to_us, warm_us)
-        need_space(folder.parent, 2 * raw.size(span.warm, span.last))
+        spans = locate(raw, from_us, to_us, warm_us)
+        need_space(folder.parent, 2 * sum(raw.size(p, span.warm, span.last) for p, span in enumerate(spans)))
         part = folder.with_name(f"{name}.part")
         shutil.rmtree(part, ignore_errors=True)  # of one that was killed
         try:
             part.mkdir()
             config = config_of(settings, catalogue)
-            messages = _run(settings, raw, span, Today(catalogue, config), part, progress)
+            messages = _run(settings, raw, spans, (catalogue, config), part, progress)
             (part / "catalogue.json").write_text(catalogue.to_json(), encoding="utf-8")
             made = Generation(
-                name, now_us, from_us, to_us, span, max(0, raw.clock_us(span.first) - raw.clock_us(span.warm)),
-                warm_us if span.warm and span.warm == raw.bounds()[0] else 0, catalogue.version, config,
+                name, now_us, from_us, to_us, spans, *_warmth(raw, spans, warm_us), catalogue.version, config,
                 qingtu.__version__, messages,
             )  # fmt: skip
             write(part, made)
@@ -246,37 +209,58 @@ def replay(
     return made
 
 
+def _warmth(raw: RawSource, spans: Sequence[Span], warm_us: int) -> tuple[int, int]:
+    """Return how much was run in front of the span, and how much was wanted, of the partition that lacks most."""
+    found = []
+    for partition, span in enumerate(spans):
+        if span.first < span.end:
+            had = max(0, clock_us(raw, partition, span.first) - clock_us(raw, partition, span.warm))
+            cut = span.warm > 0 and span.warm == raw.bounds(partition)[0]
+            found.append((had, warm_us if cut else 0))
+    return max(found, key=lambda one: one[1] - one[0])
+
+
 def _run(
     settings: Settings,
-    raw: RawReader,
-    span: Span,
-    today: Today,
+    raw: RawSource,
+    spans: Sequence[Span],
+    today: tuple[Catalogue, dict[str, Any]],
     folder: Path,
     progress: Callable[[int, int], None] | None,
 ) -> int:
     """Step pass and store until the span's last frame; return how many messages of the span were received."""
-    bus = ReplayBus(raw, span)
-    store = GenerationStore(folder / "qingtu.duckdb", settings.store.memory_limit, settings.store.threads, span=span)
+    bus = ReplayBus(raw, spans)
+    store = GenerationStore(folder / "qingtu.duckdb", settings.store.memory_limit, settings.store.threads, spans=spans)
+    frames = sum(span.last - span.warm for span in spans)
+    done = 0
     try:
-        # State is needed only to find a row that makes the pass fail; saved by count of frames, not by their time.
-        loop = StageLoop(bus, today, state_every_s=_NEVER_US // 1_000_000)
-        clock = ManualClock()
-        stages = [
-            StoreStage(bus, store, stream, 0, clock, commit_ms=_NEVER_US // 1000, commit_messages=_COMMIT_MESSAGES)
-            for stream in (PROCESSED, ALERTS, REJECTED)
-        ]
-        while loop.step():
-            for stage in stages:
-                while stage.step():
-                    pass
-                bus.trim(stage.stream, 0, stage.next_offset)
-            if progress is not None:
-                progress(loop.next_offset - span.warm, span.last - span.warm)
-        for stage in stages:
-            stage.commit()
+        for partition, span in enumerate(spans):
+            for at in _stepped(bus, store, Today(*today, partition, len(spans)), partition):
+                if progress is not None:
+                    progress(done + at - span.warm, frames)
+            done += span.last - span.warm
         return store.count("outcomes")
     finally:
         store.close()
+
+
+def _stepped(bus: ReplayBus, store: GenerationStore, today: Today, partition: int) -> Iterator[int]:
+    """Run one partition; yield the raw offset up to which it was run, now and then."""
+    # State is needed only to find a row that makes the pass fail; saved by count of frames, not by their time.
+    loop = StageLoop(bus, today, partition, state_every_s=_NEVER_US // 1_000_000)
+    clock = ManualClock()
+    stages = [
+        StoreStage(bus, store, stream, partition, clock, commit_ms=_NEVER_US // 1000, commit_messages=_COMMIT_MESSAGES)
+        for stream in (PROCESSED, ALERTS, REJECTED)
+    ]
+    while loop.step():
+        for stage in stages:
+            while stage.step():
+                pass
+            bus.trim(stage.stream, partition, stage.next_offset)
+        yield loop.next_offset
+    for stage in stages:
+        stage.commit()
 
 
 def archived(folder: Path) -> Catalogue:

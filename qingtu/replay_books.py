@@ -17,56 +17,62 @@ from qingtu.store import books
 from qingtu.store.books import BookEntry, Changes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import duckdb
 
-    from qingtu.replay_raw import Span
-
+At = tuple[int, int]
+"""Partition and position of a message."""
 _CHUNK: Final = 1 << 16
-_ENTRY: Final = "position, network, hour, decoded, refused, outcome, moved_by"
+_ENTRY: Final = "b.partition, b.position, b.network, b.hour, b.decoded, b.refused, b.outcome, b.moved_by"
+_INSIDE: Final = "JOIN spans s ON s.partition = b.partition WHERE b.position >= s.low AND b.position < s.high"
 # Messages of the span that are or were in quarantine here, unless what moved them came behind the span.
 _MINE: Final = f"""
-SELECT {_ENTRY} FROM quarantine_book WHERE position >= $low AND position < $high AND (moved_by < $high
-    OR moved_by >> 16 IN (SELECT revision >> 16 FROM promotions))
+SELECT {_ENTRY} FROM quarantine_book b {_INSIDE} AND (b.moved_by < s.high
+    OR (b.partition, b.moved_by >> 16) IN (SELECT (partition, revision >> 16) FROM promotions))
 """  # noqa: S608 - our own column names
-_ALL_MINE: Final = "SELECT position FROM quarantine_book WHERE position >= $low AND position < $high"
-_THEIRS: Final = f"SELECT {_ENTRY} FROM gen.quarantine_book WHERE position >= $low AND position < $high"  # noqa: S608
+_ALL_MINE: Final = f"SELECT b.partition, b.position FROM quarantine_book b {_INSIDE}"  # noqa: S608
+_THEIRS: Final = f"SELECT {_ENTRY} FROM gen.quarantine_book b {_INSIDE}"  # noqa: S608
 _OUTCOMES: Final = """
-SELECT o.position, o.outcome, o.decoded, o.refused FROM gen.outcomes o JOIN quarantine_book b ON b.position = o.position
+SELECT o.partition, o.position, o.outcome, o.decoded, o.refused
+FROM gen.outcomes o JOIN quarantine_book b ON b.partition = o.partition AND b.position = o.position
 """
 # By message: readings that it brings anew, and those that it changes. A row that is driven again speaks for the first.
 _BROUGHT: Final = f"""
-SELECT coalesce(o.redrive_of, c.origin) AS message, any_value(o.network), any_value(o.received_us) // {HOUR},
+SELECT o.partition, coalesce(o.redrive_of, c.origin) AS message,
+    any_value(o.network), any_value(o.received_us) // {HOUR},
     count(*) FILTER (c.what = 'new'), count(*) FILTER (c.what = 'changed')
-FROM changes c JOIN gen.outcomes o ON o.position = c.origin GROUP BY message
+FROM changes c JOIN gen.outcomes o ON o.partition = c.origin_partition AND o.position = c.origin
+GROUP BY o.partition, message
 """  # noqa: S608
 _SAME_REASON: Final = """
-SELECT r.position FROM rejected r JOIN gen.rejected g ON g.position = r.position
+SELECT r.partition, r.position FROM rejected r JOIN gen.rejected g
+    ON g.partition = r.partition AND g.position = r.position
 WHERE r.stage = g.stage AND r.reason = g.reason AND r.detail = g.detail
 """
 
 
-def book(db: duckdb.DuckDBPyConnection, span: Span, at: int, changes: Changes) -> dict[str, int]:
+def book(db: duckdb.DuckDBPyConnection, at: Sequence[int], changes: Changes) -> tuple[dict[str, int], set[int]]:
     """Work out what is booked, and bring the rows of ``rejected`` into line.
 
     Args:
         db: of the live store's copy, in a transaction, with the generation attached as ``gen`` and the temporary
-            table ``changes``.
-        span: of the generation.
-        at: position of the promote.
+            tables of :mod:`qingtu.replay_changes`.
+        at: positions of the promote, by partition.
         changes: is added to.
 
     Returns:
-        how many messages ``left`` quarantine, ``entered`` it, or ``stay`` there otherwise than before.
+        how many messages ``left`` quarantine, ``entered`` it, or ``stay`` there otherwise than before; and the
+        partitions of these messages.
     """
-    bounds = {"low": span.low, "high": span.high}
-    mine = {at_: BookEntry(*rest) for at_, *rest in db.execute(_MINE, bounds).fetchall()}
-    everything = {row[0] for row in db.execute(_ALL_MINE, bounds).fetchall()}
-    theirs = {at_: BookEntry(*rest) for at_, *rest in db.execute(_THEIRS, bounds).fetchall()}
-    outcomes = {at_: tuple(rest) for at_, *rest in db.execute(_OUTCOMES).fetchall()}
-    brought = {message: tuple(rest) for message, *rest in db.execute(_BROUGHT).fetchall()}
-    same = {row[0] for row in db.execute(_SAME_REASON).fetchall()}
-    now: dict[int, tuple[int, int, int]] = {}
-    stay = []
+    mine = {(p, at_): BookEntry(*rest) for p, at_, *rest in db.execute(_MINE).fetchall()}
+    everything = {(p, at_) for p, at_ in db.execute(_ALL_MINE).fetchall()}
+    theirs = {(p, at_): BookEntry(*rest) for p, at_, *rest in db.execute(_THEIRS).fetchall()}
+    outcomes = {(p, at_): tuple(rest) for p, at_, *rest in db.execute(_OUTCOMES).fetchall()}
+    brought = {(p, at_): tuple(rest) for p, at_, *rest in db.execute(_BROUGHT).fetchall()}
+    same = {(p, at_) for p, at_ in db.execute(_SAME_REASON).fetchall()}
+    now: dict[At, tuple[int, int, int]] = {}
+    stay: list[At] = []
     for message, entry in mine.items():
         if entry.outcome != Outcome.QUARANTINED:
             continue
@@ -80,18 +86,19 @@ def book(db: duckdb.DuckDBPyConnection, span: Span, at: int, changes: Changes) -
         if found[0] == Outcome.QUARANTINED:
             stay.append(message)
     entered = _enter(mine, everything, theirs, changes)
-    _move(mine, now, brought, at, changes)
+    for partition, position in enumerate(at):
+        _move(partition, mine, {m: found for m, found in now.items() if m[0] == partition}, brought, position, changes)
     for message, (network, hour, new, _) in brought.items():
         if message not in now and new:
             changes.add((network, hour), "decoded", new)
             changes.add((network, hour), "r_stored", new)
     _tell(db, [*entered, *stay])
-    return {"left": sum(f[0] != Outcome.QUARANTINED for f in now.values()), "entered": len(entered), "stay": len(stay)}
+    left = sum(found[0] != Outcome.QUARANTINED for found in now.values())
+    counts = {"left": left, "entered": len(entered), "stay": len(stay)}
+    return counts, {partition for partition, _ in (*now, *entered, *stay)}
 
 
-def _enter(
-    mine: dict[int, BookEntry], everything: set[int], theirs: dict[int, BookEntry], changes: Changes
-) -> list[int]:
+def _enter(mine: dict[At, BookEntry], everything: set[At], theirs: dict[At, BookEntry], changes: Changes) -> list[At]:
     """Book messages that do not pass any more. What they had brought is withdrawn, not unbooked."""
     entered = []
     for message, entry in theirs.items():
@@ -105,21 +112,22 @@ def _enter(
         changes.add(key, was.name.lower(), -1)
         changes.add(key, "quarantined", 1)
         decoded = entry.decoded if before is None else before.decoded
-        changes.quarantined[0, message] = BookEntry(entry.network, entry.hour, decoded, 0)
+        changes.quarantined[message] = BookEntry(entry.network, entry.hour, decoded, 0)
         entered.append(message)
     return entered
 
 
 def _move(
-    mine: dict[int, BookEntry],
-    now: dict[int, tuple[int, int, int]],
-    brought: dict[int, tuple[Any, ...]],
+    partition: int,
+    mine: dict[At, BookEntry],
+    now: dict[At, tuple[int, int, int]],
+    brought: dict[At, tuple[Any, ...]],
     at: int,
     changes: Changes,
 ) -> None:
-    """Book what became of quarantined messages, as if they had been driven again by the promote."""
+    """Book what became of a partition's quarantined messages, as if they had been driven again by the promote."""
     wanted = sorted(now)
-    entries = {(0, message): mine[message] for message in wanted}
+    entries = {message: mine[message] for message in wanted}
     for start in range(0, len(wanted), _CHUNK):
         part = wanted[start : start + _CHUNK]
         columns = np.array([now[message] for message in part], np.int64)
@@ -133,19 +141,20 @@ def _move(
                 "outcome": columns[:, 0].astype(np.uint8),
                 "decoded": columns[:, 1].astype(np.int32),
                 "refused": columns[:, 2].astype(np.int32),
-                "redrive_of": np.array(part, np.int64),
+                "redrive_of": np.array([position for _, position in part], np.int64),
             },
         )
-        frame = Frame({"stream": PROCESSED, "origin": [0, at >> 16]}, {"manifest": manifest})
+        frame = Frame({"stream": PROCESSED, "origin": [partition, at >> 16]}, {"manifest": manifest})
         driven = {
             row: [brought[message][2], brought[message][3], 0] for row, message in enumerate(part) if message in brought
         }
-        books.move(frame, 0, entries, driven, changes)
+        books.move(frame, partition, entries, driven, changes)
 
 
-def _tell(db: duckdb.DuckDBPyConnection, messages: list[int]) -> None:
+def _tell(db: duckdb.DuckDBPyConnection, messages: list[At]) -> None:
     """Let ``rejected`` say of these messages what the generation says."""
-    if messages:
-        given = [messages]
-        db.execute("DELETE FROM rejected WHERE partition = 0 AND position IN (SELECT unnest(?))", given)
-        db.execute("INSERT INTO rejected SELECT * FROM gen.rejected WHERE position IN (SELECT unnest(?))", given)
+    for partition in {partition for partition, _ in messages}:
+        given = [partition, [position for p, position in messages if p == partition]]
+        some = "WHERE partition = ? AND position IN (SELECT unnest(?))"
+        db.execute(f"DELETE FROM rejected {some}", given)  # noqa: S608 - our own words
+        db.execute(f"INSERT INTO rejected SELECT * FROM gen.rejected {some}", given)  # noqa: S608

@@ -39,13 +39,17 @@ class Today:
     Args:
         catalogue: in place of all that raw names.
         config: as :func:`config_of` gives it.
+        partition: the one that this is for.
+        partitions: how many there are.
     """
 
     group = GROUP
     source = RAW
 
-    def __init__(self, catalogue: Catalogue, config: Mapping[str, Any]) -> None:
-        self._inner = Process(lambda _: catalogue)
+    def __init__(
+        self, catalogue: Catalogue, config: Mapping[str, Any], partition: int = 0, partitions: int = 1
+    ) -> None:
+        self._inner = Process(lambda _: catalogue, partition, partitions)
         self._config = dict(config)
         self._told = False
 

@@ -1,120 +1,52 @@
-"""Diff and promote: a generation is taken over into a copy of the live store, which is thrown away or swapped in."""
+"""Promote: a generation is taken over into a copy of the live store, which is swapped in by one rename."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ingest.raw import command_row, raw_frame
-from processors.aggregates import DERIVED
-from processors.aggregates.derive import Derive
-from processors.process import CONFIGURE, Process
+from processors.process import CONFIGURE
 from qingtu import replay
-from qingtu.bus.sqlite import SqliteBus
+from qingtu.bus import open_bus
 from qingtu.clock import SystemClock
-from qingtu.errors import QingtuError, RetryLater
+from qingtu.errors import QingtuError, StartError
 from qingtu.files import sync
 from qingtu.folder import DataFolder
 from qingtu.ledger import Ledger
-from qingtu.records import ALERTS, FIGURES, PROCESSED, RAW, REJECTED, position
-from qingtu.replay_raw import RawReader
-from qingtu.replay_takeover import NextStore
-from qingtu.stage import StageLoop
+from qingtu.records import RAW, position
+from qingtu.replay_diff import LIVE, forget, take_over
+from qingtu.replay_settle import settle
 from qingtu.store.duckdb import DuckStore
-from sinks.primary import StoreStage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from qingtu.client import Client
     from qingtu.clock import Clock
+    from qingtu.contracts import Bus
     from qingtu.replay import Generation
-    from qingtu.replay_takeover import Takeover
+    from qingtu.replay_settle import Settled
     from qingtu.settings import Settings
 
-_MIB: Final = 1024 * 1024
-LIVE: Final = "qingtu.duckdb"
 BEFORE: Final = "before.duckdb"
 """What the first promote of a generation replaced, in its folder; of the next one it is ``before-2.duckdb``."""
 
 
-def diff(
-    settings: Settings, generation: Generation, *, client: Client | None, now_us: int, limit: int = 1000
-) -> Takeover:
-    """Say what a promote would change now. Nothing live is touched.
-
-    Args:
-        settings: name the data folder.
-        generation: what would be promoted.
-        client: of the service when it runs: it makes a back-up, since no second process can open its store.
-        now_us: now, µs UTC.
-        limit: list at most so many readings.
+def swappable(settings: Settings) -> None:
+    """Refuse where nothing can take the place of the live store at once.
 
     Raises:
-        StartError: the disk is too full for a copy, or the folder is in use.
+        StartError: the store is not DuckDB.
     """
-    replay.embedded(settings)
-    folder = replay.folder_of(settings, generation.name)
-    with _copy_of(settings, folder, client) as copy:
-        raw = RawReader(settings.data / "bus" / "raw.db")
-        try:
-            at = position(raw.bounds()[1], 0)
-        finally:
-            raw.close()
-        return _take_over(settings, generation, copy, at, now_us, limit)
-
-
-@contextmanager
-def _copy_of(settings: Settings, folder: Path, client: Client | None) -> Iterator[Path]:
-    """Give a copy of the live store for as long as the context lasts."""
-    copy = folder / "diff.duckdb"
-    live = settings.data / LIVE
-    bus = sum(path.stat().st_size for path in (settings.data / "bus").iterdir()) if client is not None else 0
-    replay.need_space(folder, 2 * live.stat().st_size + bus)
-    _forget(copy)
-    try:
-        if client is not None:
-            made = settings.data / "backups" / client.post("/api/backup", {"name": f"replay-{folder.name}"})["name"]
-            try:
-                shutil.move(made / LIVE, copy)
-            finally:
-                shutil.rmtree(made, ignore_errors=True)
-        else:
-            data = DataFolder(settings.data)
-            try:
-                store = DuckStore(live, settings.store.memory_limit, settings.store.threads)
-                try:
-                    store.backup(copy)
-                finally:
-                    store.close()
-            finally:
-                data.close()
-        yield copy
-    finally:
-        _forget(copy)
-
-
-def _forget(path: Path) -> None:
-    for name in (path.name, f"{path.name}.wal", f"{path.name}.part"):
-        path.with_name(name).unlink(missing_ok=True)
-
-
-def _take_over(settings: Settings, generation: Generation, copy: Path, at: int, now_us: int, limit: int) -> Takeover:
-    folder = replay.folder_of(settings, generation.name)
-    catalogue = replay.archived(folder)
-    store = NextStore(copy, settings.store.memory_limit, settings.store.threads)
-    try:
-        return store.take_over(
-            generation, folder, catalogue, at=at, now_us=now_us, keep_days=settings.store.keep_days,
-            grace_s=settings.figures.grace_s, limit=limit,
-        )  # fmt: skip
-    finally:
-        store.close()
+    if settings.store.kind != "duckdb":
+        raise StartError(
+            "不能发布到 InfluxDB: 其中改动逐点可见, 中断后新旧混杂; 可先用 --diff 查看, 再重投隔离区的报文、人工改标 / "
+            "a generation cannot be promoted into InfluxDB: each point that changes is seen as it is written, and a "
+            "promote that is broken off would leave old and new mixed; look with --diff, then drive messages again "
+            "with 'qingtu rejected redrive' and set flags with 'qingtu override'; docs/replay.md"
+        )
 
 
 def promote(
@@ -133,39 +65,35 @@ def promote(
         limit: list at most so many readings.
 
     Returns:
-        what changed, as :class:`Takeover` gives it; ``swapped``. When it was: ``revision``; ``before``, the file
-        that holds the store that was replaced; ``ledger``, whether it balances and agrees.
+        what changed, as :class:`Takeover` gives it; ``swapped``. When it was: ``revisions``, by partition in which
+        something changed; ``before``, the file that holds the store that was replaced; ``ledger``, whether it balances
+        and agrees.
 
     Raises:
-        StartError: the service runs, or the disk is too full.
+        StartError: the service runs, the disk is too full, or the store is not DuckDB.
         QingtuError: the books of the new store would not be right, or the stages cannot finish what is on raw;
             the live store is as it was.
     """
-    replay.embedded(settings)
+    swappable(settings)
     folder = replay.folder_of(settings, generation.name)
     clock = clock or SystemClock()
     data = DataFolder(settings.data)  # refuses while the service runs
     try:
         live, copy = settings.data / LIVE, folder / "next.duckdb"
         replay.need_space(folder, 3 * live.stat().st_size)
-        catalogue = replay.archived(folder)
-        data.archive(catalogue)
-        bus = SqliteBus(settings.data / "bus", free_floor_bytes=settings.bus.free_floor_mb * _MIB)
+        data.archive(replay.archived(folder))
+        bus = open_bus(settings, ())
         try:
-            _copy_settled(settings, bus, live, copy, data, clock)
+            settled = _copy_settled(settings, bus, live, copy, data, clock)
             now_us = clock.now_us()
-            at = position(bus.end(RAW, 0), 0)  # of the row below: the folder is ours, nobody else appends
-            found = _take_over(settings, generation, copy, at, now_us, limit)
+            at = [position(end, 0) for end in settled.ends]  # of the rows below: nobody else appends
+            found = take_over(settings, generation, copy, at, now_us, limit)
             if found.empty:
-                _forget(copy)
+                forget(copy)
                 _remember(folder, generation, found.promoted_us)
                 return {**found.as_dict(), "swapped": False}
-            args = {**generation.config, "promoted": generation.name}
-            row = command_row(now_us, CONFIGURE, who, args)
-            frame = raw_frame([row], gateway="", catalogue=catalogue.version, clock_us=now_us)
-            said = position(bus.append(RAW, 0, [frame]).result()[0], 0)
-            if said != at:
-                raise QingtuError(f"原始数据被他人写入, 未替换 / another program writes raw ({said} for {at}): end it")
+            for partition in found.partitions:
+                _say(bus, settled, partition, generation, who, now_us)
             ledger = _checked(settings, bus, copy)
         finally:
             bus.close()
@@ -173,18 +101,37 @@ def promote(
         _remember(folder, generation, now_us)
     finally:
         data.close()
-    return {**found.as_dict(), "swapped": True, "revision": str(at), "before": str(before), "ledger": ledger}
+    revisions = {str(partition): str(at[partition]) for partition in found.partitions}
+    return {**found.as_dict(), "swapped": True, "revisions": revisions, "before": str(before), "ledger": ledger}
 
 
-def _copy_settled(settings: Settings, bus: SqliteBus, live: Path, copy: Path, data: DataFolder, clock: Clock) -> None:
+def _say(bus: Bus, settled: Settled, partition: int, generation: Generation, who: str, now_us: int) -> None:
+    """Write the row into raw whose position is the revision; what holds for new messages stays as it is.
+
+    Raises:
+        QingtuError: it does not stand where it should.
+    """
+    config = settled.configs[partition] or generation.config  # where nothing holds yet, what the generation said
+    row = command_row(now_us, CONFIGURE, who, {**config, "promoted": generation.name})
+    frame = raw_frame([row], gateway="", catalogue=config.get("catalogue"), clock_us=now_us)
+    said, wanted = bus.append(RAW, partition, [frame]).result()[0], settled.ends[partition]
+    if said != wanted:
+        raise QingtuError(
+            f"原始数据被他人写入, 未替换 / another program writes raw ({said} for {wanted} in partition {partition}): "
+            "stop the gateways, too, then promote again"
+        )
+
+
+def _copy_settled(settings: Settings, bus: Bus, live: Path, copy: Path, data: DataFolder, clock: Clock) -> Settled:
     """Copy the live store when it holds everything that is on raw."""
     store = DuckStore(live, settings.store.memory_limit, settings.store.threads)
     try:
-        _settle(settings, bus, store, data, clock)
-        _forget(copy)
+        settled = settle(settings, bus, store, data, clock)
+        forget(copy)
         store.backup(copy)
     finally:
         store.close()
+    return settled
 
 
 def _remember(folder: Path, generation: Generation, promoted_us: int | None) -> None:
@@ -193,36 +140,7 @@ def _remember(folder: Path, generation: Generation, promoted_us: int | None) -> 
         replay.write(folder, replace(generation, promoted_us=promoted_us))
 
 
-def _settle(settings: Settings, bus: SqliteBus, store: DuckStore, data: DataFolder, clock: Clock) -> None:
-    """Step the live stages until everything on raw is stored and derived."""
-    process = StageLoop(bus, Process(data.catalogue))
-    derive = StageLoop(bus, Derive(store, data.catalogue, settings.figures.grace_s, derived=DERIVED))
-    stores = [
-        StoreStage(bus, store, stream, 0, clock, commit_ms=0) for stream in (PROCESSED, ALERTS, REJECTED, FIGURES)
-    ]
-    waiting = ""
-    busy = True
-    while busy:
-        busy = process.step()
-        for stage in stores:
-            busy |= stage.step()
-        before = derive.next_offset
-        try:
-            busy |= derive.step()
-            waiting = ""
-        except RetryLater as later:
-            waiting = str(later)
-            busy |= derive.next_offset > before  # what it did so far may be what it waits for in the store
-    if waiting or any(stage.behind() for stage in stores):
-        raise QingtuError(
-            f"原始数据尚未处理完 / what is on raw cannot be finished ({waiting or 'the store is behind'}): start the "
-            "service with 'qingtu run', let it catch up, stop it, and promote then"
-        )
-    process.save()
-    derive.save()
-
-
-def _checked(settings: Settings, bus: SqliteBus, copy: Path) -> dict[str, Any]:
+def _checked(settings: Settings, bus: Bus, copy: Path) -> dict[str, Any]:
     """Count the next store's rows against its books.
 
     Raises:

@@ -13,15 +13,14 @@ from qingtu.catalogue import Catalogue
 from qingtu.catalogue_checks import content_of
 from qingtu.catalogue_files import read_blocks, read_one
 from qingtu.clock import HOUR
-from qingtu.errors import StartError
 from qingtu.records import ALERTS, PROCESSED, REJECTED, decode, times_of
-from qingtu.replay import locate
+from qingtu.replay_bus import ReplayBus
 from qingtu.replay_pass import Today, config_of
-from qingtu.replay_raw import RawReader, ReplayBus, Span
+from qingtu.replay_raw import RawSource, Span, clock_us, locate, open_raw
 from qingtu.stage import StageLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -129,40 +128,42 @@ def try_rules(
 
     Raises:
         NotFound: raw holds nothing of the span.
-        StartError: the bus is not SQLite.
+        StartError: the servers of the bus cannot be reached.
     """
-    if settings.bus.kind != "sqlite":
-        raise StartError(
-            f"目前只支持 sqlite 总线 / rules are tried on the SQLite bus; here bus.kind is {settings.bus.kind}"
-        )
-    raw = RawReader(settings.data / "bus" / "raw.db")
+    raw = open_raw(settings)
     try:
-        span = locate(raw, from_us, None, settings.process.dedup_horizon_h * HOUR)
-        frames = span.last - span.warm
+        spans = locate(raw, from_us, None, settings.process.dedup_horizon_h * HOUR)
+        frames = sum(span.last - span.warm for span in spans)
 
         def told(base: int) -> Callable[[int], None]:
             return lambda done: None if progress is None else progress(base + done, 2 * frames)
 
-        before = _alerts(settings, raw, span, now, told(0))
-        after = _alerts(settings, raw, span, then, told(frames))
-        return _compare(before, after, raw.clock_us(span.first), raw.clock_us(span.last - 1))
+        before = _alerts(settings, raw, spans, now, told(0))
+        after = _alerts(settings, raw, spans, then, told(frames))
+        some = [(partition, span) for partition, span in enumerate(spans) if span.first < span.last]
+        first = min(clock_us(raw, partition, span.first) for partition, span in some)
+        last = max(clock_us(raw, partition, span.last - 1) for partition, span in some)
+        return _compare(before, after, first, last)
     finally:
         raw.close()
 
 
 def _alerts(
-    settings: Settings, raw: RawReader, span: Span, catalogue: Catalogue, told: Callable[[int], None]
+    settings: Settings, raw: RawSource, spans: Sequence[Span], catalogue: Catalogue, told: Callable[[int], None]
 ) -> list[Alert]:
-    bus, found = ReplayBus(raw, span), dict[str, Alert]()
-    loop = StageLoop(bus, Today(catalogue, config_of(settings, catalogue)), state_every_s=_NEVER_S)
-    while loop.step():
-        for record in bus.read(ALERTS, 0, bus.start(ALERTS, 0), _NEVER_S):
-            batch = decode(record.data).get("alerts")
-            if batch is not None:
-                _follow(batch, span.low, found)
-        for stream in (PROCESSED, ALERTS, REJECTED):
-            bus.trim(stream, 0, bus.end(stream, 0))
-        told(loop.next_offset - span.warm)
+    bus, found, done = ReplayBus(raw, spans), dict[str, Alert](), 0
+    for p, span in enumerate(spans):
+        today = Today(catalogue, config_of(settings, catalogue), p, len(spans))
+        loop = StageLoop(bus, today, p, state_every_s=_NEVER_S)
+        while loop.step():
+            for record in bus.read(ALERTS, p, bus.start(ALERTS, p), _NEVER_S):
+                batch = decode(record.data).get("alerts")
+                if batch is not None:
+                    _follow(batch, span.low, found)
+            for stream in (PROCESSED, ALERTS, REJECTED):
+                bus.trim(stream, p, bus.end(stream, p))
+            told(done + loop.next_offset - span.warm)
+        done += span.last - span.warm
     return sorted(found.values(), key=lambda alert: (alert.opened_us, alert.id))
 
 

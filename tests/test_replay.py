@@ -24,9 +24,10 @@ from qingtu.contracts import ReadingQuery
 from qingtu.errors import NotFound, QingtuError, StartError
 from qingtu.explain import explain
 from qingtu.records import PROCESSED, RAW, Cause
+from qingtu.replay_diff import LIVE, diff
 from qingtu.replay_pass import config_of
-from qingtu.replay_promote import BEFORE, diff, promote
-from qingtu.replay_raw import RawReader
+from qingtu.replay_promote import BEFORE, promote
+from qingtu.replay_raw import SqliteRaw
 from qingtu.settings import load_settings
 from qingtu.store.duckdb import DuckStore
 from tests.process.support import T0, command, frame_of, message, reading, tick
@@ -130,10 +131,9 @@ class Scene:
 
     def values(self, table: str = "readings") -> list[tuple[Any, ...]]:
         """All readings (or hours of PM2.5) by name, with value and flag."""
-        service = self.service()
+        store = DuckStore(self.settings.data / LIVE)
         try:
-            assert isinstance(service.store, DuckStore)
-            with service.store.cursor() as db:
+            with store.cursor() as db:
                 sql = {
                     "readings": "SELECT s.station, s.property, epoch_us(time), value, flag FROM readings r "
                     "JOIN series s ON s.id = r.series ORDER BY ALL",
@@ -143,7 +143,7 @@ class Scene:
                 rows: list[tuple[Any, ...]] = db.execute(sql).fetchall()
                 return rows
         finally:
-            service.close()
+            store.close()
 
     def audited(self) -> dict[str, Any]:
         """Ledger and audit after everything on raw is done."""
@@ -211,7 +211,7 @@ def test_corrections_as_of_and_explain_tell_of_the_replay(scene: Scene) -> None:
     """The cause is replay, the old value is what was known before, and the bytes are converted as they were now."""
     scene.live(merged(hours("a", "dust", 6), [tick(600 * i + 1) for i in range(30)]))
     scene.write(unit="mg/m3")
-    revision = int(scene.promote(scene.replay())["revision"])
+    revision = int(scene.promote(scene.replay())["revisions"]["0"])
     service = scene.service()
     try:
         key, at = ("A", "pm25", "main"), T0 + 600 * SECOND
@@ -425,7 +425,7 @@ def values_of(file: Path) -> list[float]:
 
 def raw_frames(scene: Scene) -> int:
     """How many frames raw holds."""
-    reader = RawReader(scene.settings.data / "bus" / "raw.db")
+    reader = SqliteRaw(scene.settings.data / "bus" / "raw.db")
     try:
         return reader.bounds()[1]
     finally:
@@ -535,6 +535,25 @@ def test_broken_off_it_leaves_nothing(scene: Scene) -> None:
     with pytest.raises(KeyboardInterrupt):
         replay.replay(
             scene.settings, load_catalogue(scene.settings.catalogue), "g", T0, None, now_us=NOW, progress=stop
+        )
+    assert list((scene.folder / "data" / "generations").iterdir()) == []
+
+
+def test_raw_that_expires_under_the_reader_ends_it(scene: Scene) -> None:
+    """Frames that are trimmed before they are read: an error that names the first, never a generation with a hole."""
+    scene.live(hours("a", "dust", 60))
+
+    def trim(done: int, total: int) -> None:
+        assert 0 < done < total
+        service = scene.service()
+        try:
+            service.bus.trim(RAW, 0, 50)
+        finally:
+            service.close()
+
+    with pytest.raises(QingtuError, match=r"raw frame 16 of partition 0 expired .*oldest: 50\).*raw_keep_h"):
+        replay.replay(
+            scene.settings, load_catalogue(scene.settings.catalogue), "g", T0, None, now_us=NOW, progress=trim
         )
     assert list((scene.folder / "data" / "generations").iterdir()) == []
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qingtu import replay as core
-from qingtu import replay_promote
+from qingtu import replay_diff, replay_promote
 from qingtu.catalogue import load_catalogue
 from qingtu.client import running_service
 from qingtu.clock import HOUR, SystemClock, iso
@@ -57,6 +57,8 @@ def replay(  # noqa: PLR0913, PLR0917 - typer's way: an option is a parameter
     elif since is None and not diff and not promote:
         raise typer.BadParameter("give --from, --diff, --promote, --list or --drop / 缺少选项")
     else:
+        if promote:
+            replay_promote.swappable(settings)
         try:
             made = core.find(settings, name) if since is None else _make(settings, name, since, until)
             answer = _act(settings, made, limit, diff=diff, promote=promote)
@@ -116,10 +118,10 @@ def _make(settings: Settings, name: str | None, since: str, until: str | None) -
 
 
 def _diff(settings: Settings, made: Generation, limit: int) -> dict[str, Any]:
-    client = running_service(settings.data)
+    client = running_service(settings.data) if settings.store.kind == "duckdb" else None
     if client is not None:
         err().print("服务运行中, 先请它做一份备份 / the service runs: it makes a back-up first", soft_wrap=True)
-    found = replay_promote.diff(settings, made, client=client, now_us=SystemClock().now_us(), limit=limit)
+    found = replay_diff.diff(settings, made, client=client, now_us=SystemClock().now_us(), limit=limit)
     return found.as_dict()
 
 

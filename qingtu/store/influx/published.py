@@ -72,6 +72,16 @@ def figures_as_of(client: InfluxClient, settings: InfluxSettings, query: FigureQ
     return pa.Table.from_pylist([found[key] for key in sorted(found)], _TABLE)
 
 
+def figures_between(client: InfluxClient, bucket: str, start_us: int, end_us: int) -> list[dict[str, Any]]:
+    """Return all figures of a bucket whose period starts in a range, end exclusive, in no order.
+
+    Raises:
+        RetryLater: the server does not answer now.
+    """
+    rows = _rows(client, bucket, "figures", VALUES, [between(start_us, end_us)])
+    return [_current(row) for row in rows if row["revision"] is not None]
+
+
 def corrections_since(
     client: InfluxClient, settings: InfluxSettings, since_us: int, limit: int, wanted: Mapping[str, str | None]
 ) -> list[dict[str, Any]]:
