@@ -171,7 +171,7 @@ class Stage:
         made = self._derive.apply(frame, self._processed)
         if FIGURES in made:
             self._store.apply(FIGURES, 0, [decode(made[FIGURES])], self._processed + 1)
-        return [made[RAW]] if RAW in made else []
+        return [data for key, data in made.items() if key in {RAW, (RAW, 0)}]
 
     def _collect(self, outputs: Outputs) -> None:
         if ALERTS in outputs:

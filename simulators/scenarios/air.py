@@ -51,6 +51,7 @@ def ozone_afternoon(catalogue: Catalogue) -> Story:
 def sensor_drift(catalogue: Catalogue) -> Story:
     """One sensor creeps up while its neighbours stay: no limit is passed, only the neighbours can tell."""
     first, *others = (station.id for station in able(catalogue, ["air"], "pm25", count=4))
-    drift = Effect(first, "pm25", 22.0, 2.0, rise_h=10.0, hold_h=6.0, fall_h=1.0, added=True)
+    drift = Effect(first, "pm25", 28.0, 2.0, rise_h=10.0, hold_h=6.0, fall_h=1.0, added=True)
     figures = [ExpectedFigure(station, "aqi", "hour_index", 14.0, high=100.0) for station in (first, *others)]
-    return Story(20.0, (first, *others), (drift,), figures=tuple(figures))
+    apart = Expected("air-pm25-apart", first, 1, 7.0, 15.0)
+    return Story(20.0, (first, *others), (drift,), (apart,), figures=tuple(figures))
