@@ -297,7 +297,7 @@ def _told_after() -> list[tuple[Any, str, Any]]:
         self._save(batch)
         self._since_us = None
         if batch.frames:
-            self._sink.write(batch.frames)
+            self.sink.write(batch.frames)
         return True
 
     return [(Follower, "step", step)]

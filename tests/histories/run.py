@@ -169,7 +169,8 @@ def _mutants(names: Sequence[str], jobs: int, console: Console) -> int:
         for name in names:
             found = _first(pool, name, 2 * jobs)
             progress.advance(task)
-            missed += found is None
+            # A planted bug that only raises is broken itself, such as after a rename.
+            missed += found is None or found.invariant == "no-exception"
             row = ("not found", "") if found is None else (str(found.seed + 1), found.invariant)
             table.add_row(name, *row)
             progress.console.print(f"{name}: {' '.join(row)}", markup=False, highlight=False)
