@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
+from qingtu.catalogue_limits import COMPARED
 from qingtu.catalogue_words import (
     LEVELS,
     Channel,
@@ -30,6 +31,7 @@ from qingtu.catalogue_words import (
     refusal,
 )
 from qingtu.expressions import ExpressionError, compiled
+from qingtu.properties import load_properties
 
 if TYPE_CHECKING:
     from qingtu.catalogue_model import Station
@@ -255,6 +257,8 @@ class FigureRule(Levelled):
         """Say when nothing makes such figures, levels go the wrong way, or a key is set that figures do not know."""
         if text := _index_fault(self.what, self.property) if self.what in _INDEX_OF else property_fault(self.property):
             return "property", text
+        if self.what == "neighbour" and load_properties()[self.property].agg not in COMPARED:
+            return "property", "此要素不能取平均 / has no mean to compare with that of the stations around"
         for key in ("schedule", "hold_s", "renotify_s"):
             if getattr(self, key, None):
                 return key, "不适用于统计值 / does not apply to figures: leave it out"

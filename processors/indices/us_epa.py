@@ -162,7 +162,8 @@ def _result(period: Period, inputs: dict[str, Input], values: dict[str, Decimal]
 
 def of_area(periods: Sequence[Period]) -> Result | None:
     """Return the US AQI of a district or city: that of the station where it is highest."""
-    made = [(period, result) for period in periods if (result := evaluate(period)) is not None]
+    taking_part = [period for period in periods if period.station.attributes.get("area") is not False]
+    made = [(period, result) for period in taking_part if (result := evaluate(period)) is not None]
     known = [one for one in made if one[1].value is not None]
     if not known:
         return made[0][1] if made else None

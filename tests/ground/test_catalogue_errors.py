@@ -151,6 +151,7 @@ def test_fault_of_a_field(tmp_path: Path, fields: str, key: str, says: str) -> N
         ("kind: figure, what: hour, property: pm_25, levels: {red: 1}", "property", "did you mean 'pm25'?"),
         ("kind: figure, what: hour, property: red_tide_warning, levels: {red: 1}", "property", "observed property"),
         ("kind: figure, what: hour_index, property: pm25, levels: {red: 1}", "property", "not an index of hour_index"),
+        ("kind: figure, what: neighbour, property: wind_direction, levels: {red: 1}", "property", "no mean to compare"),
         (
             "kind: figure, what: day_index, property: red_tide_warnin, levels: {red: 1}",
             "property",

@@ -207,3 +207,14 @@ def test_an_area_has_the_index_of_its_worst_station() -> None:
     rows = {row["key"][1]: row for row in evaluate_area(cat, "370202", "day", DAY, figures.get_of)}
     assert rows["aqi_us"]["key"][0] == "370202"
     assert rows["aqi_us"]["value"] == other_index("pm25_24h", Fraction(60))
+
+
+def test_a_station_that_takes_no_part_in_areas_is_left_out() -> None:
+    """Attribute ``area``, as in the index of HJ 633."""
+    shut = station("B", measures=("pm25",), district="370202", attributes={"area": False})
+    cat = catalogue(station("A", measures=("pm25",), district="370202"), shut)
+    figures = Figures()
+    figures.put("pm25", "day", DAY, 9, of="A")
+    figures.put("pm25", "day", DAY, 60, of="B")
+    rows = {row["key"][1]: row for row in evaluate_area(cat, "370202", "day", DAY, figures.get_of)}
+    assert rows["aqi_us"]["value"] == other_index("pm25_24h", Fraction(9))
