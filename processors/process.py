@@ -321,6 +321,9 @@ class Process:
         if self._pass is None:
             self._start(config)
             return
+        if config.get("promoted"):
+            # A promote may have spoken of any reading: what derive saw before it must not undo that.
+            np.maximum(self._pass.quality.revised, told.revision, out=self._pass.quality.revised)
         before = self._pass.plan
         self._config = config
         if before.version == config["catalogue"]:

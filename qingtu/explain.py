@@ -17,13 +17,14 @@ from qingtu.contracts import ReadingQuery
 from qingtu.errors import NotFound
 from qingtu.explain_origin import SHOWN_BYTES, Explained, Step, finite, ms_of, origin, step
 from qingtu.quality_words import checks_of
-from qingtu.records import OVERRIDDEN, VERDICTS, Cause
+from qingtu.records import NEIGHBOUR, OVERRIDDEN, VERDICTS, Cause
 from qingtu.replay_store import replay_of
 from qingtu.store.queries import Queries
 
 if TYPE_CHECKING:
     from qingtu.store.contract import PrimaryStore
 
+_EVENTS: Final = 1_000_000
 _CAUSES: Final = {
     Cause.READING: "reading",
     Cause.QUALITY_DECIDED: "quality_decided",
@@ -157,7 +158,8 @@ def _overrides(service: Explained, key: tuple[str, str, str], reading: dict[str,
 def neighbours(store: PrimaryStore, key: tuple[str, str, str], reading: dict[str, Any]) -> list[Step]:
     """Return what the stations around read in the periods that hold the reading, each as it was said last."""
     found: dict[int, dict[str, Any]] = {}
-    for row in store.events(reading["time"] - HOUR, reading["time"] + 1):
+    # The longest period is an hour; events of all stations stand in it.
+    for row in store.events(reading["time"] - HOUR, reading["time"] + 1, limit=_EVENTS):
         if (row["station"], row["kind"]) == (key[0], "neighbour"):
             told = orjson.loads(row["attributes"])
             ours = (told["property"], told["channel"]) == key[1:] and reading["time"] < told["end_us"]
@@ -171,7 +173,8 @@ def neighbours(store: PrimaryStore, key: tuple[str, str, str], reading: dict[str
     compared = f"{last['mean']:g} / {last['median']:g}" if last["median"] is not None else "-"
     zh = f"{'与' if last['bad'] else '不再与'}周边站点不符: 时段均值 / 周边中位数 {compared}"
     en = f"{'stands' if last['bad'] else 'no longer stands'} apart from the stations around: mean / median {compared}"
-    return [step("neighbour", zh, en, {"rows": [found[start] for start in sorted(found)]})]
+    stands = bool(int(reading["tests"]) & NEIGHBOUR)
+    return [step("neighbour", zh, en, {"rows": [found[start] for start in sorted(found)], "stands": stands})]
 
 
 def _store(reading: dict[str, Any]) -> Step:

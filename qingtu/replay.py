@@ -193,10 +193,11 @@ def replay(
         try:
             part.mkdir()
             config = config_of(settings, catalogue)
+            warmth = _warmth(raw, spans, warm_us)  # while the oldest frames are surely held
             messages = _run(settings, raw, spans, (catalogue, config), part, progress)
             (part / "catalogue.json").write_text(catalogue.to_json(), encoding="utf-8")
             made = Generation(
-                name, now_us, from_us, to_us, spans, *_warmth(raw, spans, warm_us), catalogue.version, config,
+                name, now_us, from_us, to_us, spans, *warmth, catalogue.version, config,
                 qingtu.__version__, messages,
             )  # fmt: skip
             write(part, made)

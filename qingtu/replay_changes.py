@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from qingtu.partitions import partition_of
-from qingtu.records import VERDICTS, Flag
+from qingtu.records import NEIGHBOUR, OVERRIDDEN, VERDICTS, Flag
 from qingtu.store.queries import rows_of
 
 if TYPE_CHECKING:
@@ -81,22 +81,37 @@ INSERT INTO series SELECT (SELECT count(*) FROM series) + row_number() OVER (ORD
     g.station, g.property, g.channel
 FROM gen.series g ANTI JOIN series s ON s.station = g.station AND s.property = g.property AND s.channel = g.channel
 """
+# A replay runs raw a little further than its span; what people or the stations around said of a value later than that
+# is not in the generation. While the value is the same, the word of the live store stands.
+_BOTH: Final = """
+SELECT m.* EXCLUDE (series, time), series, time, t.value AS t_value, t.home AS t_home, t.origin AS t_origin,
+    t.source AS t_source, t.inside AS t_inside, t.flag AS found,
+    m.flag IS NOT NULL AND t.flag IS NOT NULL AND m.value IS NOT DISTINCT FROM t.value AS same,
+    same AND (m.tests & {person}) <> 0 AND (t.tests & {person}) = 0 AS said,
+    CASE WHEN same THEN (t.tests & ~{around}::UINTEGER) | (m.tests & {around}) ELSE t.tests END
+        | CASE WHEN said THEN {person} ELSE 0 END AS t_tests,
+    CASE WHEN said THEN m.flag
+        WHEN same AND (m.tests & {around}) <> 0 AND (t.tests & {around}) = 0 AND t.flag IN ({good}) THEN {suspect}
+        WHEN same AND (m.tests & {around}) = 0 AND t.tests = {around} THEN {passes}
+        ELSE t.flag END AS t_flag
+FROM ({mine}) m FULL JOIN ({theirs}) t USING (series, time)
+"""
 # A revision that the station's own partition has not reached came from another one: nothing could come behind it.
 _CHANGES: Final = """
 CREATE OR REPLACE TEMP TABLE changes AS
 SELECT series, time, m.value AS old_value, m.flag AS old_flag, m.tests AS old_tests, m.revision AS old_revision,
-    m.known_at AS old_known_at, t.value AS new_value, coalesce(t.flag, {missing})::UTINYINT AS new_flag,
-    coalesce(t.tests, 0)::UINTEGER AS new_tests, coalesce(t.origin, m.origin) AS origin,
-    coalesce(t.source, m.source) AS origin_partition, act.partition, act.act,
-    CASE WHEN m.flag IS NULL THEN 'new' WHEN t.flag IS NULL THEN 'withdrawn' ELSE 'changed' END AS what
-FROM ({mine}) m FULL JOIN ({theirs}) t USING (series, time)
-JOIN spans act ON act.partition = coalesce(m.home, t.home)
-WHERE (coalesce(m.inside, false) OR coalesce(t.inside, false))
+    m.known_at AS old_known_at, m.t_value AS new_value, coalesce(m.t_flag, {missing})::UTINYINT AS new_flag,
+    coalesce(m.t_tests, 0)::UINTEGER AS new_tests, coalesce(m.t_origin, m.origin) AS origin,
+    coalesce(m.t_source, m.source) AS origin_partition, act.partition, act.act,
+    CASE WHEN m.flag IS NULL THEN 'new' WHEN m.found IS NULL THEN 'withdrawn' ELSE 'changed' END AS what
+FROM ({both}) m
+JOIN spans act ON act.partition = coalesce(m.home, m.t_home)
+WHERE (coalesce(m.inside, false) OR coalesce(m.t_inside, false))
     AND NOT coalesce(m.later, false)
     AND (m.revision IS NULL OR m.revision < act.act)
     AND time >= $kept
-    AND (m.flag IS NULL OR m.value IS DISTINCT FROM t.value OR m.flag <> coalesce(t.flag, {missing})
-        OR m.tests <> coalesce(t.tests, 0))
+    AND (m.flag IS NULL OR m.value IS DISTINCT FROM m.t_value OR m.flag <> coalesce(m.t_flag, {missing})
+        OR m.tests <> coalesce(m.t_tests, 0))
 """
 # An event is the same when all that a device said of it is; what only the live store has stays, as it was told.
 _HAPPENED: Final = """
@@ -160,7 +175,11 @@ def find_changes(
     decided = ", ".join(str(int(cause)) for cause in VERDICTS)
     mine = _MINE.format(rows=_WITH_ORIGIN.format(db=name_of(db), decided=decided))
     theirs = _THEIRS.format(rows=_WITH_ORIGIN.format(db="gen", decided=decided))
-    db.execute(_CHANGES.format(mine=mine, theirs=theirs, missing=int(Flag.MISSING)), {"kept": times["kept"]})
+    both = _BOTH.format(
+        mine=mine, theirs=theirs, person=OVERRIDDEN, around=NEIGHBOUR, suspect=int(Flag.SUSPECT), passes=int(Flag.PASS),
+        good=f"{int(Flag.PASS)}, {int(Flag.NOT_EVALUATED)}",
+    )  # fmt: skip
+    db.execute(_CHANGES.format(both=both, missing=int(Flag.MISSING)), {"kept": times["kept"]})
     db.execute(_HAPPENED, times)
 
 

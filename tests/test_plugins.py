@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 
 from ingest.decoders import DECODERS
+from processors.aggregates.neighbours import APART
 from processors.aggregates.rules import load_rules
 from processors.alerts import RULES
 from processors.bits import BITS
@@ -111,4 +112,4 @@ def test_rules() -> None:
 
 def test_rules_on_figures_know_every_level_and_index() -> None:
     """What a figure rule may watch is what derive makes."""
-    assert set(get_args(What)) == {level.name for level in load_rules().levels} | set(WHATS.values())
+    assert set(get_args(What)) == {level.name for level in load_rules().levels} | set(WHATS.values()) | {APART}

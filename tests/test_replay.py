@@ -23,7 +23,7 @@ from qingtu.clock import HOUR, SECOND, ManualClock
 from qingtu.contracts import ReadingQuery
 from qingtu.errors import NotFound, QingtuError, StartError
 from qingtu.explain import explain
-from qingtu.records import PROCESSED, RAW, Cause
+from qingtu.records import NEIGHBOUR, OVERRIDDEN, PROCESSED, RAW, Cause
 from qingtu.replay_diff import LIVE, diff
 from qingtu.replay_pass import config_of
 from qingtu.replay_promote import BEFORE, promote
@@ -594,6 +594,36 @@ def test_the_limits_of_today_hold(scene: Scene) -> None:
     )
     made = replay.replay(wider, load_catalogue(wider.catalogue), "g", T0, None, now_us=NOW)
     assert diff(wider, made, client=None, now_us=NOW).readings == {"new": 1, "changed": 0, "withdrawn": 0}
+
+
+def test_later_words_about_a_value_that_stays_stand(scene: Scene) -> None:
+    """A person's and the neighbours', said hours behind the raw that is run again; the narrower limit counts beside."""
+    later = 5 * 3600.0
+    word = {
+        "station": "A", "property": "pm25", "channel": "main", "time_us": T0 + 600 * SECOND, "value": 21.0, "tests": 0,
+        "flag": 1, "reason": "seen on site",
+    }  # fmt: skip
+    apart = {
+        "station": "A", "property": "pm25", "channel": "main", "start_us": T0, "end_us": T0 + HOUR, "at": 1 << 40,
+        "bad": True, "mean": 22.0, "median": 90.0, "limit": 40.0, "near": ["B"],
+        "readings": [[T0 + 1200 * SECOND, 22.0, 3, NEIGHBOUR], [T0 + 1800 * SECOND, 23.0, 3, NEIGHBOUR]],
+    }  # fmt: skip
+    said = [command(later, "override", "Li", **word), command(later, "neighbours", "system", verdicts=[apart])]
+    scene.live([*hours("a", "dust", 4), tick(9000), *said])
+    file = scene.folder / "stations" / "all.yaml"
+    narrower = file.read_text(encoding="utf-8").replace("suspect: [0, 500]", "suspect: [0, 22.5]")
+    file.write_text(narrower, encoding="utf-8")
+    made = scene.replay(to_s=3600)
+    assert scene.promote(made)["readings"] == {"new": 0, "changed": 1, "withdrawn": 0}
+    store = DuckStore(scene.settings.data / LIVE)
+    try:
+        table = store.readings(ReadingQuery([("A", "pm25", "main")], T0, T0 + HOUR)).to_pylist()
+    finally:
+        store.close()
+    assert [(row["value"], row["flag"], row["tests"]) for row in table] == [
+        (20, 1, 0), (21, 1, OVERRIDDEN), (22, 3, NEIGHBOUR), (23, 3, NEIGHBOUR | 1),
+    ]  # fmt: skip
+    assert scene.diff(made)["empty"]
 
 
 def test_what_a_killed_service_left_is_finished_first(scene: Scene) -> None:

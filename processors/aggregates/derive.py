@@ -98,7 +98,7 @@ class Derive:
         self._areas = Areas(store, partitions, self._grace_us)
         self._neighbours = Neighbours(store, partitions)
         self._elsewhere: set[AreaPeriod] = set()
-        self._verdicts: Outputs = {}
+        self._verdicts: dict[int, list[pa.RecordBatch]] = {}
         self.restore(None)
 
     def restore(self, parts: Mapping[str, bytes] | None) -> None:
@@ -158,13 +158,16 @@ class Derive:
             self._neighbours.restore(before[2])
             raise
         self._origin = origin[1]
-        if not rows:
-            return self._verdicts
-        self._emitted = offset
+        if not ticks:
+            return {}
         clock_us, _, catalogue = ticks[-1]
+        if not rows:
+            return self._to_tell(clock_us, catalogue)
+        self._emitted = offset
         header = {"stream": FIGURES, "clock": clock_us, "catalogue": catalogue, "origin": [self._partition, offset]}
         figures = records.encode(header, {"figures": _batch(rows)})
-        out: Outputs = {FIGURES: figures, **self._told(rows, clock_us, catalogue), **self._verdicts}
+        out: Outputs = {FIGURES: figures, **self._told(rows, clock_us, catalogue)}
+        out |= self._to_tell(clock_us, catalogue)
         if self._tell and self._elsewhere:
             periods = sorted(self._elsewhere)
             out[RAW, 0] = tell_areas(Told(self._partition, ticks[-1][1], offset, periods), clock_us, catalogue)
@@ -331,14 +334,22 @@ class Derive:
             return
         judged = self._neighbours.judge(now, self._areas.heard(at), clock_us)
         self._areas.done(judged.done)
-        rows = {p: [command_row(clock_us, NEIGHBOURS, "system", {"verdicts": some})] for p, some in judged.told.items()}
+        rows = self._verdicts
+        for partition, verdicts in judged.told.items():
+            row = command_row(clock_us, NEIGHBOURS, "system", {"verdicts": verdicts})
+            rows.setdefault(partition, []).append(row)
         of: dict[int, list[Fact]] = {}
         for fact in self._watching(version).among(judged.differences):
             of.setdefault(partition_of(fact.station, self._partitions), []).append(fact)
         for partition, facts in of.items():
             rows.setdefault(partition, []).append(fact_row(facts, clock_us))
-        for partition, commands in rows.items():
-            self._verdicts[RAW, partition] = raw_frame(commands, gateway="", catalogue=version, clock_us=clock_us)
+
+    def _to_tell(self, clock_us: int, version: str) -> Outputs:
+        """Encode what the passes of the partitions must be told of neighbours."""
+        return {
+            (RAW, partition): raw_frame(rows, gateway="", catalogue=version, clock_us=clock_us)
+            for partition, rows in self._verdicts.items()
+        }
 
     def _use(self, version: str) -> Plan:
         """Return the plan for a catalogue and all series that were seen."""

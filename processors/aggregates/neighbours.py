@@ -40,6 +40,8 @@ APART: Final = "neighbour"
 """``what`` of the difference between a station and those around it."""
 NEAREST: Final = 8
 """So many stations at most are a station's neighbours: the nearest within its radius."""
+AT_ONCE: Final = 2000
+"""Periods that are judged at one tick at most; the others wait for the next."""
 AGAIN_US: Final = 60 * SECOND
 """A verdict that was told is looked for in the store after so long."""
 _ROWS: Final = 100_000
@@ -134,10 +136,10 @@ class Neighbours:
         self._use(plan)
         groups = [period for period in due if is_group(period)]
         known = [p for p in groups if p[0] in self._groups and self._groups[p[0]].what == p[1]]
-        gone = [p for p in groups if p not in set(known)]
+        gone = sorted(set(groups) - set(known))
         for period in gone:
             self._again.pop(period, None)
-        return [p for p in known if self._again.get(p, clock_us) <= clock_us], gone
+        return [p for p in known if self._again.get(p, clock_us) <= clock_us][:AT_ONCE], gone
 
     def judge(self, periods: Sequence[AreaPeriod], positions: Mapping[int, int], clock_us: int) -> Judged:
         """Judge periods.
@@ -186,7 +188,8 @@ class Neighbours:
         limit = np.maximum(group.suspect, group.share * np.abs(median))
         apart = np.abs(mean - median)
         bad = enough & (apart > limit)
-        for p, i in zip(*(at.tolist() for at in np.nonzero(~np.isnan(mean))), strict=True):
+        # Also where nothing is good any more: a rule must learn that what it opened an alert for does not hold.
+        for p, i in (divmod(place, n) for place in np.unique(rows.place).tolist()):
             row = {"what": APART, "key": group.keys[i], "start": starts[p], "value": apart[p, i]}
             differences.append({**row, "valid": bool(enough[p, i]), "revision": positions[0]})
         for place in rows.to_tell(bad.ravel()).tolist():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from simulators.scenarios.scenario import Effect, Expected, ExpectedFigure, Story, able
+from simulators.scenarios.scenario import Effect, Expected, ExpectedFigure, ExpectedFlag, Story, able
 
 if TYPE_CHECKING:
     from qingtu.catalogue import Catalogue
@@ -49,9 +49,10 @@ def ozone_afternoon(catalogue: Catalogue) -> Story:
 
 
 def sensor_drift(catalogue: Catalogue) -> Story:
-    """One sensor creeps up while its neighbours stay: no limit is passed, only the neighbours can tell."""
-    first, *others = (station.id for station in able(catalogue, ["air"], "pm25", count=4))
-    drift = Effect(first, "pm25", 28.0, 2.0, rise_h=10.0, hold_h=6.0, fall_h=1.0, added=True)
-    figures = [ExpectedFigure(station, "aqi", "hour_index", 14.0, high=100.0) for station in (first, *others)]
-    apart = Expected("air-pm25-apart", first, 1, 7.0, 15.0)
-    return Story(20.0, (first, *others), (drift,), (apart,), figures=tuple(figures))
+    """An ozone sensor creeps up while its neighbours stay: no limit is passed, only the neighbours can tell."""
+    first, *others = (station.id for station in able(catalogue, ["air"], "o3", count=4))
+    drift = Effect(first, "o3", 58.0, 2.0, rise_h=10.0, hold_h=6.0, fall_h=1.0, added=True)
+    figures = [ExpectedFigure(station, "aqi", "hour_index", 14.0, high=100.0) for station in others]
+    apart = Expected("air-o3-apart", first, 1, 6.0, 14.0)
+    flag = ExpectedFlag(first, "o3", "neighbour", 8.0, 19.0)
+    return Story(20.0, (first, *others), (drift,), (apart,), figures=tuple(figures), flags=(flag,))

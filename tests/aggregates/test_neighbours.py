@@ -152,6 +152,28 @@ def test_a_rule_may_watch_how_far_a_station_is_from_those_around(tmp_path: Path,
     city.close()
 
 
+def test_an_alert_on_a_station_apart_ends_when_nothing_of_its_hour_holds(tmp_path: Path) -> None:
+    """A person fails all readings of the hour that opened it."""
+    rule = {
+        "id": "apart", "kind": "figure", "zh": "离群", "en": "Apart", "what": "neighbour", "property": "pm25",
+        "levels": {"yellow": 60},
+    }  # fmt: skip
+    own = catalogue([station(**block) for block in BLOCKS], [rule])
+    city = Neighbourhood(tmp_path, own, 1)
+    city.hours(usual(0), usual(1, E=90.0), version=own.version)
+    for i in range(6):
+        word = {
+            "station": "E", "property": "pm25", "channel": "main", "time_us": T0 + HOUR + 600 * i * SECOND,
+            "value": 90.0 + i, "tests": NEIGHBOUR, "flag": 4, "reason": "broken",
+        }  # fmt: skip
+        city.live([command(2 * HOUR_S + 400, "override", "Li", **word)])
+    city.live(*([one] for one in ticks(2)))
+    with city.store.cursor() as db:
+        found = db.execute("SELECT station, state FROM alerts ORDER BY known_at").fetchall()
+    assert found == [("E", "open"), ("E", "withdrawn")]
+    city.close()
+
+
 def test_who_has_too_few_neighbours_is_not_judged(tmp_path: Path) -> None:
     """G is alone; with two neighbours left that have a mean, E is not judged either."""
     city = Neighbourhood(tmp_path, CATALOGUE, 1)
@@ -280,6 +302,16 @@ def test_what_was_said_meanwhile_is_not_undone(cuts: list[int]) -> None:
     assert [event["kind"] for event in early.events] == ["override"]
     seen = drive([*rows, said(90, set_by_li, [T0, 90.0, 1, NEIGHBOUR | OVERRIDDEN])], [SPIKY], cuts, cuts[1:])
     assert (seen.readings[-1]["cause"], seen.readings[-1]["flag"]) == (Cause.NEIGHBOUR, 1)
+
+
+def test_what_was_said_before_a_promote_does_not_count_after_it() -> None:
+    """A promote changes flags in the store, which derive has not seen yet when it speaks of an earlier position."""
+    promoted = configure(60, SPIKY.version, promoted="g")
+    rows = [configure(0, SPIKY.version), reading("a", 0, pm25=90), promoted]
+    early = drive([*rows, said(90, 1, [T0, 90.0, 3, NEIGHBOUR])], [SPIKY])
+    assert [r["cause"] for r in early.readings] == [Cause.READING]
+    seen = drive([*rows, said(90, 2, [T0, 90.0, 3, NEIGHBOUR])], [SPIKY])
+    assert [r["cause"] for r in seen.readings] == [Cause.READING, Cause.NEIGHBOUR]
 
 
 def test_it_is_said_again_after_a_kill_and_counts_once() -> None:
