@@ -32,9 +32,6 @@ MAX_FRAME_BYTES: Final = 96_000_000
 """The largest frame. A server takes requests of 104,857,600 bytes (its ``socket.request.max.bytes``); the rest is for
 the request around it."""
 OPEN_TIMEOUT_MS: Final = 15_000
-_METADATA_MS: Final = 5_000
-"""How often clients look at the servers' topics anew. kafka-python 3.0 forgets what it was asked to look up when an
-answer to an earlier question comes in between; with its default it would ask again after five minutes."""
 _REPEAT_S: Final = 60.0
 
 
@@ -65,7 +62,6 @@ def options(settings: KafkaSettings, name: str) -> dict[str, Any]:
         "bootstrap_timeout_ms": OPEN_TIMEOUT_MS,
         # An outage ends when the server is back, not half a minute later.
         "reconnect_backoff_max_ms": 1000,
-        "metadata_max_age_ms": _METADATA_MS,
         "receive_message_max_bytes": 2 * MAX_FRAME_BYTES,
         "security_protocol": _PROTOCOLS[settings.tls, settings.username is not None],
     }
