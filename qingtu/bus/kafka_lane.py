@@ -126,6 +126,13 @@ class Lane:
             self._asleep = False
             self._reader.news.notify_all()
 
+    def again(self, place: Place) -> None:
+        """Ask anew for what should have come long ago, in case the client has forgotten the partition; news is held."""
+        window = self.windows.get(place)
+        if window is not None:
+            window.seek = self._changed = True
+            self._reader.news.notify_all()
+
     def has(self, stream: str) -> bool:
         """Return whether partitions of a stream are looked at."""
         return any(place[0] == stream for place in self.windows)

@@ -147,6 +147,8 @@ class Reader:
                 if window is not None and window.low <= start and window.high >= end:  # a gap up to the end
                     break
                 if time.monotonic() >= deadline:
+                    if lane is not None:
+                        lane.again((stream, partition))
                     if out:
                         break
                     reason = lane.problem if lane else "more readers than lanes"

@@ -195,7 +195,9 @@ def test_readers_at_many_places_read_what_is_there(bus: KafkaBus, settings: Kafk
                     later += 1
                     assert later < 6, "a reader that is never served"
                     continue
-                assert [r.data for r in found] == frames[at : at + step]
+                # At the edge of what was fetched a read may give less than it was asked for, never nothing.
+                assert 0 < len(found) <= step
+                assert [r.data for r in found] == frames[at : at + len(found)]
                 at += len(found)
         except BaseException as problem:  # noqa: BLE001 - told by the main thread
             problems.append((start, at, problem))
