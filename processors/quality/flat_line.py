@@ -61,45 +61,101 @@ class FlatLine:
         limited = (tolerance > 0) & (np.minimum(suspect, fail) < _NEVER)
         return FlatLimits(tolerance, suspect, fail, limited) if limited.any() else None
 
-    def memory(self, limits: FlatLimits) -> Rings:
+    def memory(self, limits: FlatLimits) -> Runs:
         """Return room for the readings since each series last moved, as many as its longest limit looks back on."""
         finite = [np.where(n < _NEVER, n, 0) for n in (limits.suspect, limits.fail)]
-        return Rings(np.where(limits.limited, np.maximum(*finite), 0))
+        return Runs(np.where(limits.limited, np.maximum(*finite), 0))
 
-    def __call__(self, data: CheckInput, limits: FlatLimits, memory: Rings) -> tuple[NDArray[np.uint8], None]:
+    def __call__(self, data: CheckInput, limits: FlatLimits, memory: Runs) -> tuple[NDArray[np.uint8], None]:
         """Check; see :class:`qingtu.contracts.Check`."""
         flags = np.full(len(data.value), Flag.NOT_EVALUATED, np.uint8)
         trace = memory.trace(data)
         own = np.full(len(trace.row), Flag.PASS, np.uint8)
-        moved = np.abs(trace.value - memory.before(trace)) >= limits.tolerance[trace.series]
-        still = _still(trace, moved, memory.held)
-        # Whatever moved within its window is not flat: only the few others are looked at reading by reading.
+        tolerance = limits.tolerance[trace.series]
+        moved = np.abs(trace.value - memory.before(trace)) >= tolerance
+        still, low, high = memory.runs(trace, moved)
+        # Whatever moved within its window is not flat, and a run within the tolerance is flat as a whole: only what
+        # creeps, each step smaller than the tolerance and all together larger, is looked at reading by reading.
         suspect, fail = limits.suspect[trace.series], limits.fail[trace.series]
-        for which in _chunks(np.flatnonzero(still > np.minimum(suspect, fail)), memory.reach[trace.series] + 1):
-            flat = _flat(memory, trace, which, limits.tolerance[trace.series[which]])
-            own[which[flat > suspect[which]]] = Flag.SUSPECT
-            own[which[flat > fail[which]]] = Flag.FAIL
+        flat = np.where(np.abs(high - low) < tolerance, still, 0)
+        creeps = (still > np.minimum(suspect, fail)) & (flat == 0) & ~np.isnan(trace.value)
+        for which in _chunks(np.flatnonzero(creeps), memory.reach[trace.series] + 1):
+            flat[which], low[which], high[which] = _flat(memory, trace, which, tolerance[which])
+            still[which] = flat[which]
+        own[flat > suspect] = Flag.SUSPECT
+        own[flat > fail] = Flag.FAIL
         flags[trace.row] = own
         flags[np.isnan(data.value)] = Flag.MISSING
         memory.put(trace)
+        memory.keep(trace, still, low, high)
+        return flags, None
+
+
+class Runs(Rings):
+    """The readings since each series last moved, and the least and greatest of them.
+
+    A reading before those that were flat together with the newest cannot be flat with any later one: it is let go of.
+
+    Attributes:
+        low, high: float64 (series,), of the readings held, and perhaps of some before them that belong to the same run;
+            NaN where none has a value. They follow from the readings, so they are not saved.
+    """
+
+    def __init__(self, reach: NDArray[np.int64]) -> None:
+        super().__init__(reach)
+        self.low = np.full(len(reach), np.nan)
+        self.high = np.full(len(reach), np.nan)
+
+    def runs(
+        self, trace: Trace, moved: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return how many readings up to and with each of a trace came since the last that moved, and their range.
+
+        Args:
+            trace: t readings.
+            moved: bool (t,), which of them moved; one that did is the first of its run.
+
+        Returns:
+            readings, int64 (t,), least and greatest value, float64 (t,) each, NaN where no reading has one.
+        """
+        place = np.arange(len(trace.row))
+        start = np.maximum.accumulate(np.where(moved | (trace.rank == 0), place, 0))
+        still: NDArray[np.int64] = place - start + 1
+        low, high = trace.value.copy(), trace.value.copy()
+        step = 1
+        # Running range within each run by doubling: as many rounds as the longest run has binary digits.
+        while step < len(place) and (same := place[step:] - step >= start[step:]).any():
+            np.fmin(low[step:], np.where(same, low[:-step], np.nan), out=low[step:])
+            np.fmax(high[step:], np.where(same, high[:-step], np.nan), out=high[step:])
+            step *= 2
+        # Where none moved in this pass the readings that are remembered go on.
+        on = np.flatnonzero((trace.rank[start] == 0) & ~moved[start])
+        series = trace.series[on]
+        still[on] += self.held[series]
+        low[on], high[on] = np.fmin(low[on], self.low[series]), np.fmax(high[on], self.high[series])
+        return still, low, high
+
+    def keep(self, trace: Trace, still: NDArray[np.int64], low: NDArray[np.float64], high: NDArray[np.float64]) -> None:
+        """Hold no more than what :meth:`runs` returned, after :meth:`put`."""
         last = last_of_each(trace.series)
         ends = trace.series[last]
-        memory.held[ends] = np.minimum(memory.held[ends], still[last])
-        return flags, None
+        self.held[ends] = np.minimum(self.held[ends], still[last])
+        self.low[ends], self.high[ends] = low[last], high[last]
+
+    def _fill(
+        self, series: NDArray[np.int64], held: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64]
+    ) -> None:
+        super()._fill(series, held, time, value)
+        some = series[self.held[series] > 0]
+        count, _, values = self._in_order(some)
+        first = np.cumsum(count) - count
+        self.low[series] = self.high[series] = np.nan
+        if len(some):
+            self.low[some], self.high[some] = np.fmin.reduceat(values, first), np.fmax.reduceat(values, first)
 
 
 def _readings(time_s: float, interval_s: float) -> int:
     return max(2, int(int(time_s) / interval_s)) if np.isfinite(time_s) else _NEVER
-
-
-def _still(trace: Trace, moved: NDArray[np.bool_], held: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how many readings up to and with each of a trace came since the last one that moved, that one counted."""
-    place = np.arange(len(trace.row))
-    start = np.maximum.accumulate(np.where(moved | (trace.rank == 0), place, 0))
-    since: NDArray[np.int64] = place - start + 1
-    # Where none moved in this pass the readings that are remembered go on.
-    open_ = (trace.rank[start] == 0) & ~moved[start]
-    return since + np.where(open_, held[trace.series], 0)
 
 
 def _chunks(which: NDArray[np.int64], width: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -110,8 +166,10 @@ def _chunks(which: NDArray[np.int64], width: NDArray[np.int64]) -> Iterator[NDAr
             yield which[at : at + step]
 
 
-def _flat(memory: Rings, trace: Trace, which: NDArray[np.int64], tolerance: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return how many readings, newest first, stay within the tolerance, shape (k,)."""
+def _flat(
+    memory: Runs, trace: Trace, which: NDArray[np.int64], tolerance: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return how many readings, newest first, stay within the tolerance, and their range, shape (k,) each."""
     length = int(memory.reach[trace.series[which]].max()) + 1
     _, value, known = memory.window(trace, which, length)
     high = np.fmax.accumulate(value, axis=1)
@@ -119,5 +177,6 @@ def _flat(memory: Rings, trace: Trace, which: NDArray[np.int64], tolerance: NDAr
     with np.errstate(invalid="ignore"):
         flat = (np.abs(high - low) < tolerance[:, None]) & known
     # The range only grows: what is flat stands in front.
-    out: NDArray[np.int64] = flat.sum(axis=1)
-    return out
+    count: NDArray[np.int64] = flat.sum(axis=1)
+    rows, at = np.arange(len(which)), np.maximum(count, 1) - 1
+    return count, low[rows, at], high[rows, at]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ioos_qc import qartod
 
 from processors.plan import Plan
@@ -63,6 +66,40 @@ def test_a_window_holds_what_the_declared_interval_lets_expect() -> None:
     judge.add([T0 + i * 6 * SECOND for i in range(40)], [0.0, 5.0] + [0.0] * 38)
     assert of_check(judge, "attenuated_signal") == [0] * 6 + [1] * 34
     assert sum(a.nbytes for name, a in quality.state().items() if "attenuated" in name) < 200
+
+
+def flat_by_hand(values: list[float], tolerance: float, limit: int) -> list[int]:
+    """Whether more than ``limit`` readings up to and with each one stay within the tolerance: looked at one by one."""
+    out = []
+    for i, value in enumerate(values):
+        seen = [value]
+        n = 1
+        while n <= min(i, limit):
+            earlier = values[i - n]
+            if not math.isnan(earlier):
+                seen.append(earlier)
+            if max(seen) - min(seen) >= tolerance:
+                break
+            n += 1
+        out.append(int(not math.isnan(value) and n > limit))
+    return out
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_value_that_creeps_is_flat_only_while_it_is_within_the_tolerance(data: st.DataObject) -> None:
+    """Long runs of small steps, some values missing, in any cutting: as a plain loop over all readings says."""
+    limit, step = data.draw(st.integers(2, 9)), data.draw(st.sampled_from([0.25, 0.5, 1.0]))
+    moves = st.sampled_from([0.0, 0.0, 0.0, step, step, -step, math.nan])
+    values, at = [], 0.0
+    for move in data.draw(st.lists(moves, min_size=1, max_size=80)):
+        at += 0.0 if math.isnan(move) else move
+        values.append(math.nan if math.isnan(move) else at)
+    judge = Judge(with_limits(60, flat_line={"tolerance": 1.0, "suspect_s": 60 * limit}))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(values)), max_size=12), "cuts"))
+    for start, stop in zip([0, *cuts], [*cuts, len(values)], strict=True):
+        judge.add([T0 + i * MINUTE for i in range(start, stop)], values[start:stop])
+    assert of_check(judge, "flat_line") == flat_by_hand(values, 1.0, limit)
 
 
 def test_what_a_series_has_passed_is_not_kept() -> None:
