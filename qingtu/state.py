@@ -1,6 +1,7 @@
 """State of stages as bytes: named numpy arrays and JSON values, with a version in front.
 
-A part is ``b"QTS1" | u32 header bytes | header JSON | array bytes …``. Never pickle: state crosses versions.
+A part is ``b"QTS1" | u32 header bytes | header JSON | array bytes …``; from version 2 on the array bytes are one lz4
+frame, whose size unpacked the header tells. Never pickle: state crosses versions.
 """
 
 from __future__ import annotations
@@ -10,27 +11,36 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import orjson
+import pyarrow as pa
 
 from qingtu.errors import FrameError, VersionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
+_PLAIN: Final = 1
+# Most of a state is what series start as: a twentieth is left, and packing it costs less than writing the rest.
+_SMALL: Final = 16 * 1024
 _HEAD: Final = struct.Struct("<4sI")
 _MAGIC: Final = b"QTS1"
 
 
 def pack(arrays: Mapping[str, np.ndarray[Any, Any]], values: Mapping[str, Any] | None = None) -> bytes:
-    """Write arrays (any shape, plain or structured dtype) and JSON values."""
+    """Write arrays (any shape, plain or structured dtype) and JSON values; small ones as version 1, which is plain."""
     index = []
     bodies = []
     for name, array in arrays.items():
         body = np.ascontiguousarray(array).tobytes()
         index.append([name, np.lib.format.dtype_to_descr(array.dtype), list(array.shape), len(body)])
         bodies.append(body)
-    head = orjson.dumps({"v": STATE_VERSION, "arrays": index, "values": dict(values or {})})
-    return b"".join((_HEAD.pack(_MAGIC, len(head)), head, *bodies))
+    told: dict[str, Any] = {"v": _PLAIN, "arrays": index, "values": dict(values or {})}
+    body = b"".join(bodies)
+    if len(body) >= _SMALL:
+        told |= {"v": STATE_VERSION, "size": len(body)}
+        body = pa.compress(body, codec="lz4", asbytes=True)
+    head = orjson.dumps(told)
+    return b"".join((_HEAD.pack(_MAGIC, len(head)), head, body))
 
 
 def unpack(data: bytes) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]:
@@ -49,14 +59,23 @@ def unpack(data: bytes) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]
         raise FrameError(f"not a saved state: {error}") from error
     if head["v"] > STATE_VERSION:
         raise VersionError(f"state version {head['v']} was written by a newer program; this reads {STATE_VERSION}")
-    at = _HEAD.size + size
+    body, at = data[_HEAD.size + size :], 0
+    if head["v"] > _PLAIN:
+        body = _unpacked(body, head["size"])
     arrays = {}
     for name, descr, shape, length in head["arrays"]:
-        if at + length > len(data):
+        if at + length > len(body):
             raise FrameError(f"a saved state is cut short in {name}")
-        arrays[name] = np.frombuffer(data[at : at + length], _dtype(descr)).reshape(shape).copy()
+        arrays[name] = np.frombuffer(body[at : at + length], _dtype(descr)).reshape(shape).copy()
         at += length
     return arrays, head["values"]
+
+
+def _unpacked(body: bytes, size: int) -> bytes:
+    try:
+        return bytes(pa.decompress(body, decompressed_size=size, codec="lz4", asbytes=True))
+    except (OSError, ValueError) as error:
+        raise FrameError(f"a saved state is cut short or damaged: {error}") from error
 
 
 def _dtype(descr: Any) -> np.dtype[Any]:

@@ -38,7 +38,32 @@ def test_strided_arrays_are_packed_by_value() -> None:
     assert unpack(pack({"x": table[:, ::2]}))[0]["x"].tolist() == [[0, 2], [4, 6], [8, 10]]
 
 
-@pytest.mark.parametrize("data", [b"", b"QTS", b"QTS2" + bytes(9), pack({})[:-1], pack({"x": np.arange(9)})[:-1]])
+def test_large_states_are_packed() -> None:
+    """What series start as takes next to no room, and comes back whole."""
+    array = np.zeros(100_000)
+    array[::1000] = np.nan
+    data = pack({"a": np.arange(9), "x": array}, {"n": 1})
+    assert len(data) < array.nbytes / 50
+    arrays, values = unpack(data)
+    assert arrays["x"].tobytes() == array.tobytes()
+    assert (arrays["a"].tolist(), values) == (list(range(9)), {"n": 1})
+
+
+def test_the_plain_states_of_before_are_read() -> None:
+    """Version 1 had no packing."""
+    array = np.arange(10_000)
+    head = b'{"v": 1, "arrays": [["x", "<i8", [10000], 80000]], "values": {}}'
+    data = _HEAD.pack(_MAGIC, len(head)) + head + array.tobytes()
+    assert unpack(data)[0]["x"].tolist() == array.tolist()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"QTS", b"QTS2" + bytes(9), pack({})[:-1], pack({"x": np.arange(9)})[:-1],
+        pack({"x": np.arange(9000)})[:-9], pack({"x": np.arange(9000)})[:200],
+    ],
+)  # fmt: skip
 def test_other_bytes_are_refused(data: bytes) -> None:
     """What is not a whole state is a FrameError, never half of one."""
     with pytest.raises(FrameError):
