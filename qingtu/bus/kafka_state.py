@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 CHUNK_BYTES: Final = 1024 * 1024
 _PAUSE_S: Final = 0.5
+_MARKS: Final = 10_000
+"""Own records of a partition that are remembered: who has not looked for so long looks into the log."""
 _CLAIM, _SNAPSHOT = "claim", "snapshot"
 
 
@@ -57,11 +60,13 @@ class _Own:
         number: of the snapshot written last.
         next_offset: of the input; None when nothing was ever saved.
         parts: where they stand.
+        looked: up to which offset of the log of claims and snapshots no newer claim stands.
         litter: keys of chunks that the snapshot we began from does not need.
         older: epochs that have snapshots.
     """
 
     epoch: int
+    looked: int
     number: int = 0
     next_offset: int | None = None
     parts: dict[str, Part] = field(default_factory=dict)
@@ -103,6 +108,8 @@ class StateLog:
         self._locks: defaultdict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
         self._own: dict[tuple[str, int], _Own] = {}
         self._lost: set[tuple[str, int]] = set()
+        self._written: defaultdict[int, set[int]] = defaultdict(set)
+        self._marks = threading.Lock()
         self._log = structlog.get_logger("bus-kafka")
 
     def load(self, group: str, partition: int, *, mine: bool) -> SavedState | None:
@@ -151,6 +158,7 @@ class StateLog:
             }
             key = _key(_SNAPSHOT, group, own.epoch)
             (offset,) = self._put(partition, [Item(orjson.dumps(body), key)])
+            self._mark(partition, offset)
             replaced = {name: p for name, p in own.parts.items() if parts.get(name) != p}
             own.parts, own.next_offset = parts, delta.next_offset
             while not self._stood(group, partition, own, offset):
@@ -216,11 +224,11 @@ class StateLog:
             if all(offset in keys for part in parts.values() for offset in part.offsets):
                 needed = {offset for part in parts.values() for offset in part.offsets}
                 litter = [key for offset, key in keys.items() if offset not in needed]
-                return _Own(epoch, 0, next_offset, parts, litter, list(found))
+                return _Own(epoch, epoch + 1, 0, next_offset, parts, litter, list(found))
             self._log.warning("state_incomplete", group=group, partition=partition, epoch=of, next="an older one")
         if found:
             raise RetryLater(f"no state of {group}/{partition} is complete: see docs/kafka.md, state", retry_after_s=10)
-        return _Own(epoch, litter=list(keys.values()))
+        return _Own(epoch, epoch + 1, litter=list(keys.values()))
 
     def _keys(self, group: str, partition: int) -> dict[int, bytes]:
         """Return the keys of all chunks of a group that stand, by offset."""
@@ -259,22 +267,47 @@ class StateLog:
             _Superseded: there is one. What is held is forgotten.
             RetryLater: the servers do not answer.
         """
+        if before is not None and self._all_ours(partition, own.looked, before):
+            own.looked = before + 1
+            return
         claim = _key(_CLAIM, group)
-        for entry in self._asked.scan(self._topic, partition, own.epoch + 1, before):
+        seen = own.looked
+        for entry in self._asked.scan(self._topic, partition, own.looked, before):
             if entry.key == claim:
                 self.release(group, [partition])
                 raise _Superseded(f"partition {partition} of {group} went to another process")
+            seen = entry.offset + 1
+        own.looked = seen if before is None else before + 1
+
+    def _all_ours(self, partition: int, since: int, until: int) -> bool:
+        """Return whether this process itself wrote everything between two offsets: then nobody has claimed there."""
+        with self._marks:
+            ours = self._written[partition]
+            return all(offset in ours for offset in range(since, until))
+
+    def _mark(self, partition: int, offset: int) -> None:
+        """Remember that a record is this process's own, as long as any of its groups may ask."""
+        with self._marks:
+            ours = self._written[partition]
+            ours.add(offset)
+            if len(ours) > _MARKS:
+                looked = [own.looked for (_, p), own in self._own.copy().items() if p == partition]
+                oldest = max(min(looked, default=offset), offset - _MARKS // 2)
+                self._written[partition] = {one for one in ours if one >= oldest}
 
     # --------------------------------------------------------------------------------------- parts and chunks
 
     def _write(self, group: str, partition: int, own: _Own, delta: StateDelta) -> dict[str, Part]:
-        out: dict[str, Part] = {}
+        """Write all parts in one append: their order is known, so each learns where its chunks stand."""
+        items: list[Item] = []
         for name, data in delta.put.items():
             pieces = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
-            items = [Item(piece, _chunk_key(group, own.epoch, own.number, name, n)) for n, piece in enumerate(pieces)]
-            offsets = self._put(self._partitions + partition, items)
-            out[name] = Part(own.epoch, own.number, len(data), tuple(offsets))
-        return out
+            items += [Item(piece, _chunk_key(group, own.epoch, own.number, name, n)) for n, piece in enumerate(pieces)]
+        offsets = iter(self._put(self._partitions + partition, items))
+        return {
+            name: Part(own.epoch, own.number, len(data), tuple(islice(offsets, -(-len(data) // CHUNK_BYTES))))
+            for name, data in delta.put.items()
+        }
 
     def _values(self, partition: int, parts: dict[str, Part]) -> dict[str, bytes] | None:
         """Read all parts; None when a chunk is not there any more."""
