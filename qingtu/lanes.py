@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -66,13 +67,16 @@ class Lanes:
             raise refused
 
     def step(self) -> bool:
-        """Step every stage once; see :meth:`qingtu.turns.Turns.take`."""
+        """Step every stage once; see :meth:`qingtu.turns.Turns.take`. None waits for the bus before all have begun."""
         return self.turns.take(self._work())
 
     def _work(self) -> Iterator[tuple[str, Callable[[], bool]]]:
         yield "partitions", self._taken_up
         # Asked for only now: a partition that just went must not be stepped once more.
-        yield from [(stage.name, stage.step) for stage in self.stages.values()]
+        stages = list(self.stages.values())
+        yield from [(stage.name, stage.advance) for stage in stages]
+        # One whose turn has just failed sits out, and waits for what is under way in its next turn.
+        yield from [(stage.name, partial(_settled, stage)) for stage in stages]
 
     def _taken_up(self) -> bool:
         self.take_up()
@@ -82,3 +86,8 @@ class Lanes:
         """Save the state of every stage."""
         for stage in self.stages.values():
             stage.save()
+
+
+def _settled(stage: StageLoop) -> bool:
+    stage.settle()
+    return False

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from qingtu.contracts import Bus, Operator, Outputs, Record
+    from qingtu.contracts import Bus, Operator, Outputs, Record, Ticket
 
 _TRIES: Final = 3
 _SAVE_FRAMES: Final = 2000
@@ -80,6 +80,7 @@ class StageLoop:
         self._every_us = state_every_s * SECOND
         self._batch = batch
         self._unsent: dict[tuple[str, int], list[bytes]] = {}
+        self._flying: dict[tuple[str, int], Ticket] = {}
         self._guilty: dict[int, NDArray[np.bool_]] = {}
         self._kept = _NOTHING
         self._log = structlog.get_logger(self.name)
@@ -94,7 +95,26 @@ class StageLoop:
 
     def step(self) -> bool:
         """Apply some frames and emit what they give; see the contract."""
-        self._send()
+        try:
+            busy = self.advance()
+        except RetryLater:
+            self.settle()  # what came before in this step
+            raise
+        self.settle()
+        return busy
+
+    def advance(self) -> bool:
+        """Do the same, but leave what was emitted under way: :meth:`settle` waits for it, or the next call does.
+
+        So the bus works for one partition while the next one is applied.
+
+        Raises:
+            RetryLater: as :meth:`step`; the same is tried by the next call.
+        """
+        self.settle()
+        if self._unsent:  # it was refused before, and comes before anything new
+            self._send()
+            self.settle()
         found = self._bus.read(self._operator.source, self._partition, self.next_offset, self._batch)
         self._tell(missing(self._bus, self._operator.source, self._partition, self.next_offset, found))
         blocked: RetryLater | None = None
@@ -125,8 +145,11 @@ class StageLoop:
             self._log.error("frames_lost", frames=lost, why="they were trimmed or expired before this stage read them")
 
     def save(self) -> None:
-        """Save state with its offset; what was emitted before is durable already."""
-        self._send()
+        """Save state with its offset, once what was emitted before is durable."""
+        self.settle()
+        if self._unsent:
+            self._send()
+            self.settle()
         put, drop = self._operator.snapshot()
         # The operator tells each change once: what the bus refuses is kept for the next try.
         put = {**{name: data for name, data in self._kept.put.items() if name not in drop}, **put}
@@ -146,15 +169,23 @@ class StageLoop:
 
     def _send(self) -> None:
         """Emit what waits: all streams at once, so that the bus can commit them as one group."""
-        tickets = {place: self._bus.append(*place, frames) for place, frames in self._unsent.items()}
+        self._flying = {place: self._bus.append(*place, frames) for place, frames in self._unsent.items()}
+
+    def settle(self) -> None:
+        """Wait until what was emitted is durable.
+
+        Raises:
+            RetryLater: some was refused; it is emitted again before anything new is.
+        """
         refused: RetryLater | None = None
-        for place, ticket in tickets.items():
+        for place, ticket in list(self._flying.items()):
             try:
                 ticket.result()
             except RetryLater as later:
                 refused = later
             else:
                 del self._unsent[place]
+            del self._flying[place]  # not when the bus has never said what became of it: that is waited for again
         if refused is not None:
             raise refused
 
