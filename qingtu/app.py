@@ -58,6 +58,8 @@ _FINISH_S: Final = 30.0
 _AUDIT_S: Final = 30.0
 _NEXT: Final = "nothing is lost: what is left is done at the next start"
 _SINKS_S: Final = 5.0
+_OFTEN_S: Final = 0.05
+"""Streams of the store are looked at no more often than this."""
 _MOMENT_S: Final = 0.02
 """So long a stop waits for sinks to take what is left; they take the rest after the next start."""
 
@@ -182,6 +184,7 @@ class Service:
         self.workers = [worker for name, worker in workers.items() if name in has]
         self._keeping: Housekeeping | None = None
         self._described = ""
+        self._describing: Describing | None = self._store if isinstance(self._store, Describing) else None
         place = SinkPlace(s.data, s, bus, self.clock, self.folder.catalogue)
         self.followers = Followers(s.sinks if "store" in has else (), place)
         self._hurry = threading.Event()
@@ -304,6 +307,8 @@ class Service:
             while stage.behind():
                 stage.hurry()
                 stage.step()
+        if self._describing is not None:
+            self._describing.catch_up(now=True)
 
     def close(self) -> None:
         """Let go of files; after :meth:`stop`, when the last questions were answered."""
@@ -359,10 +364,12 @@ class Service:
         return False
 
     def _describe(self) -> bool:
-        """Tell a store that others read which stations there are."""
-        if isinstance(self.store, Describing) and self._described != self.catalogue.version:
-            self.store.describe(self.catalogue, self.folder.in_use_since_us(self.catalogue.version))
-            self._described = self.catalogue.version
+        """Let a store that others read tell them which stations there are, and how far it is."""
+        if self._describing is not None:
+            if self._described != self.catalogue.version:
+                self._describing.describe(self.catalogue, self.folder.in_use_since_us(self.catalogue.version))
+                self._described = self.catalogue.version
+            self._describing.catch_up()
         return False
 
     def _housekeep(self) -> bool:
@@ -387,9 +394,21 @@ class Service:
         self.bus.wait(RAW, seen, seconds)
 
     def _await_stores(self, seconds: float) -> None:
-        """Sleep until a commit is due. Frames are looked at a few times a commit, not one by one: waking is dear."""
+        """Sleep until a commit is due.
+
+        Frames are looked at a few times a commit, not one by one: waking is dear. Where commits are to come sooner than
+        that is worth, what comes first wakes us, and the rest has until its commit to come.
+        """
         due = [d for stage in self.stores if (d := stage.due_in_s()) is not None]
-        self._pause(min([seconds, self.settings.store.commit_ms / 4000, *due]))
+        look_s = self.settings.store.commit_ms / 4000
+        if due or look_s >= _OFTEN_S or self._hurry.is_set():
+            self._pause(min([seconds, max(look_s, _OFTEN_S), *due]))
+        else:
+            seen = [0] * self.bus.partitions
+            for stage in self.stores:
+                if stage.stream == PROCESSED:
+                    seen[stage.partition] = stage.next_offset
+            self.bus.wait(PROCESSED, seen, min(seconds, _OFTEN_S))
 
     def _await_ticks(self, seconds: float) -> None:
         """Sleep: derive has work at ticks only, and looks at what came in between then."""

@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Describing(Protocol):
-    """A store that others read beside us, and that tells them which stations there are."""
+    """A store that others read beside us, and that tells them which stations there are, and how far it is."""
 
     def describe(self, catalogue: Catalogue, at_us: int) -> None:
         """Write the stations of a catalogue that is in use from a time on. For the writing thread."""
+        ...
+
+    def catch_up(self, *, now: bool = False) -> None:
+        """Tell what is due of how far it is, or all of it ``now``. For the writing thread."""
         ...
 
 

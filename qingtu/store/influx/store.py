@@ -7,6 +7,7 @@ where is in docs/influxdb.md, why in docs/decisions/0010-influxdb.md. Reading is
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from qingtu.settings import InfluxSettings
 
 _TOO_OLD: Final = "outside retention policy"
+_FOLLOW_S: Final = 1.0
+"""What tells others how far a partition is stored is written at most so often; a request for each commit is dear."""
 At = tuple[str, int]
 """(stream, partition)."""
 
@@ -81,6 +84,7 @@ class InfluxStore(InfluxQueries):
         self._states: dict[At, StreamState] = {}
         self._saved: dict[At, StreamState] = {}
         self._behind: set[At] = set()
+        self._followed_s: dict[At, float] = {}
         self._to_purge: dict[int, int] = {}
         self._given: dict[books.Key, tuple[list[NDArray[np.int64]], dict[str, int]]] = {}
         self._apply_by: dict[str, Callable[[int, Sequence[Frame], StreamState], tuple[StreamState, Applied]]] = {
@@ -141,6 +145,7 @@ class InfluxStore(InfluxQueries):
         with self._lock:
             self._states.pop((stream, partition), None)
         self._behind.discard((stream, partition))
+        self._followed_s.pop((stream, partition), None)
 
     def _held(self, stream: str, partition: int) -> StreamState | None:
         with self._lock:
@@ -208,6 +213,8 @@ class InfluxStore(InfluxQueries):
         if new:
             after, applied = self._apply_by[stream](partition, new, after)
         after = replace(after, progress=Progress(next_offset, origin))
+        if (stream, partition) in self._behind:  # the commit before has not been told yet: it is told with this one
+            after = replace(after, hours=sorted({*state.hours, *after.hours}))
         try:
             self._bus.save_state(GROUPS[stream], partition, delta(self._saved[stream, partition], after))
         except RetryLater:
@@ -224,11 +231,26 @@ class InfluxStore(InfluxQueries):
         self._follow_up(stream, partition)
         return applied
 
-    def _follow_up(self, stream: str, partition: int) -> None:
-        """Write what tells others about the newest commit, and its lines of the quarantine's book."""
-        if (stream, partition) not in self._behind:
+    def catch_up(self, *, now: bool = False) -> None:
+        """Tell others what they were not told yet, once that is due, or ``now``. For the writing thread.
+
+        Raises:
+            RetryLater: the server does not answer now; it is told later.
+        """
+        for stream, partition in sorted(self._behind):
+            self._follow_up(stream, partition, now=now)
+
+    def _follow_up(self, stream: str, partition: int, *, now: bool = False) -> None:
+        """Write what tells others about the newest commits, and their lines of the quarantine's book, when it is due.
+
+        People wait for the quarantine's book: its lines follow at once.
+        """
+        at = (stream, partition)
+        if at not in self._behind:
             return
-        state = self._states[stream, partition]
+        state, began = self._states[at], time.monotonic()
+        if not (now or state.pending) and began - self._followed_s.get(at, -_FOLLOW_S) < _FOLLOW_S:
+            return
         lines = [
             *state.pending,
             *ledger_lines(state.books, state.hours, partition),
@@ -237,7 +259,8 @@ class InfluxStore(InfluxQueries):
         self._own(self._settings.daily, Lines.of(lines))
         if stream == PROCESSED:
             self._purge(partition)
-        self._behind.discard((stream, partition))
+        self._behind.discard(at)
+        self._followed_s[at] = began
 
     def _own(self, bucket: str, lines: Lines) -> None:
         """Write lines of our own books: all must be taken.
