@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SERVERS: Final = (KafkaServer, MosquittoServer, InfluxServer)
 STATIONS: Final = 2000
+PARTITIONS: Final = 2
+"""As many as processors are measured: each partition more makes frames smaller, whose cost is mostly fixed."""
 ROOT: Final = Path(__file__).parents[1]
 _TICK: Final = os.sysconf("SC_CLK_TCK")
 _START_S: Final = 180.0
@@ -177,7 +179,7 @@ class BenchCity:
         self.settings = self.folder / "qingtu.toml"
         tables = {
             "bus": 'kind = "kafka"',
-            "kafka": f'servers = ["{self.kafka.address}"]\nprefix = "bench"',
+            "kafka": f'servers = ["{self.kafka.address}"]\nprefix = "bench"\npartitions = {PARTITIONS}',
             "mqtt": f'host = "127.0.0.1"\nport = {self.mosquitto.port}\nclient_id = "bench"',
             "web": "port = 0",
             "store": 'kind = "influx"',

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bench.catalogue import PROPERTIES, bench_catalogue
-from bench.city import STATIONS, BenchCity, Probe, missing, wait_for
+from bench.city import PARTITIONS, STATIONS, BenchCity, Probe, missing, wait_for
 from bench.whole import publish
 from ingest.core import GatewayCore
 from ingest.raw import command_row, raw_frame
@@ -33,7 +33,7 @@ _STEP_MS: Final = 100
 _OURS: Final = ("gateway", "process", "store, derive, map")
 _START_US: Final = 1_795_392_000_000_000
 _FLUSH_ROWS: Final = 2000
-TIMELY: Final = {"store": "commit_ms = 100"}
+TIMELY: Final = {"store": "commit_ms = 20"}
 """Of latency: by default the store commits every 2 s, which costs less; the live view does not wait for it."""
 
 
@@ -134,19 +134,18 @@ def filled(count: int) -> list[tuple[int, bytes]]:
     """Return raw frames of ``count`` messages, each with its partition, as a gateway under load makes them."""
     catalogue = bench_catalogue(STATIONS)
     settings = load_settings(Path("/dev/null"), environ={})
-    partitions = settings.kafka.partitions
     args = {"catalogue": catalogue.version, "routes": {r.name: r.decoder for r in settings.routes},
             **settings.process.model_dump()}  # fmt: skip
     row = command_row(_START_US, CONFIGURE, "bench", args)
     first = raw_frame([row], gateway="", catalogue=catalogue.version, clock_us=_START_US)
-    out = [(p, first) for p in range(partitions)]
+    out = [(p, first) for p in range(PARTITIONS)]
 
     def station_of(network: str, device: str) -> str | None:
         entry = catalogue.devices.get((network, device))
         return None if entry is None else entry.station.id
 
     core = GatewayCore(
-        RouteTable(settings.routes), settings.mqtt, gateway="bench", partitions=partitions, key=b"bench",
+        RouteTable(settings.routes), settings.mqtt, gateway="bench", partitions=PARTITIONS, key=b"bench",
         catalogue=catalogue.version, station_of=station_of,
     )  # fmt: skip
     core.connected(1, session_present=True)
@@ -171,7 +170,7 @@ def processing(processors: int, frames: list[tuple[int, bytes]]) -> tuple[float,
         BenchCity(Path(folder), processors=processors, settings=patient, servers_alone=True) as city,
     ):
         city.start(*city.processors)
-        share = 4 // processors
+        share = PARTITIONS // processors
         wait_for(
             lambda: all(len(city.heartbeat(name)["partitions"]["process"]) == share for name in city.processors),
             "a share for each processor", 120,
@@ -186,7 +185,12 @@ def processing(processors: int, frames: list[tuple[int, bytes]]) -> tuple[float,
             before, began = city.cpu(), time.monotonic()
             for name in city.processors:
                 city.signal(name, signal.SIGCONT)
-            wait_for(lambda: sum(bus.end(PROCESSED, p) for p in range(4)) >= len(frames), "the pass of raw", 300, 0.02)
+            wait_for(
+                lambda: sum(bus.end(PROCESSED, p) for p in range(PARTITIONS)) >= len(frames),
+                "the pass of raw",
+                300,
+                0.02,
+            )
             took, after = time.monotonic() - began, city.cpu()
         finally:
             bus.close()
