@@ -61,7 +61,8 @@ class _Own:
         next_offset: of the input; None when nothing was ever saved.
         parts: where they stand.
         looked: up to which offset of the log of claims and snapshots no newer claim stands.
-        litter: keys of chunks that the snapshot we began from does not need.
+        litter: keys of chunks that the snapshot we began from does not need; whoever claims now still begins from it.
+        free: keys of chunks that were replaced, and that nobody needs: deleted with the parts that are written next.
         older: epochs that have snapshots.
     """
 
@@ -71,6 +72,7 @@ class _Own:
     next_offset: int | None = None
     parts: dict[str, Part] = field(default_factory=dict)
     litter: list[bytes] = field(default_factory=list)
+    free: list[bytes] = field(default_factory=list)
     older: list[int] = field(default_factory=list)
 
 
@@ -164,7 +166,7 @@ class StateLog:
             while not self._stood(group, partition, own, offset):
                 threading.Event().wait(_PAUSE_S)
             # Only now: whoever claims next begins from this snapshot, and nobody from one before it.
-            self._delete(group, partition, own, replaced)
+            self._set_free(group, partition, own, replaced)
 
     def release(self, group: str, partitions: Iterable[int]) -> None:
         """Forget what is held: the partitions went to another process, or may have."""
@@ -224,7 +226,7 @@ class StateLog:
             if all(offset in keys for part in parts.values() for offset in part.offsets):
                 needed = {offset for part in parts.values() for offset in part.offsets}
                 litter = [key for offset, key in keys.items() if offset not in needed]
-                return _Own(epoch, epoch + 1, 0, next_offset, parts, litter, list(found))
+                return _Own(epoch, epoch + 1, 0, next_offset, parts, litter, older=list(found))
             self._log.warning("state_incomplete", group=group, partition=partition, epoch=of, next="an older one")
         if found:
             raise RetryLater(f"no state of {group}/{partition} is complete: see docs/kafka.md, state", retry_after_s=10)
@@ -298,12 +300,14 @@ class StateLog:
     # --------------------------------------------------------------------------------------- parts and chunks
 
     def _write(self, group: str, partition: int, own: _Own, delta: StateDelta) -> dict[str, Part]:
-        """Write all parts in one append: their order is known, so each learns where its chunks stand."""
+        """Write all parts in one append, and delete what is free: their order tells where the chunks of each stand."""
         items: list[Item] = []
         for name, data in delta.put.items():
             pieces = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
             items += [Item(piece, _chunk_key(group, own.epoch, own.number, name, n)) for n, piece in enumerate(pieces)]
-        offsets = iter(self._put(self._partitions + partition, items))
+        gone = [Item(None, key) for key in own.free]
+        offsets = iter(self._put(self._partitions + partition, [*items, *gone]))
+        own.free = []
         return {
             name: Part(own.epoch, own.number, len(data), tuple(islice(offsets, -(-len(data) // CHUNK_BYTES))))
             for name, data in delta.put.items()
@@ -328,14 +332,14 @@ class StateLog:
             return None
         return {name: b"".join(values[offset] for offset in part.offsets) for name, part in parts.items()}
 
-    def _delete(self, group: str, partition: int, own: _Own, parts: dict[str, Part]) -> None:
-        """Delete what the snapshot just written does not need: parts that it replaced, and what was found lying."""
-        keys = own.litter + [
+    def _set_free(self, group: str, partition: int, own: _Own, parts: dict[str, Part]) -> None:
+        """Delete what was found lying, which the snapshot just written does not need; note what it replaced."""
+        own.free += [
             _chunk_key(group, part.epoch, part.number, name, n)
             for name, part in parts.items()
             for n in range(len(part.offsets))
         ]
-        self._put_later(self._partitions + partition, keys)
+        self._put_later(self._partitions + partition, own.litter)
         self._put_later(partition, [_key(_SNAPSHOT, group, epoch) for epoch in own.older])
         own.litter, own.older = [], []
 

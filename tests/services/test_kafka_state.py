@@ -80,8 +80,13 @@ def test_a_save_that_was_cut_short_does_not_count(open_bus: Callable[[], KafkaBu
     assert len(chunks(settings)) == 2 + 3 + 1
     other.save_state("g", 0, StateDelta(6, {"b": b"next"}))
     assert saved(other) == (6, {"a": b"old", "b": b"next"})
-    until(lambda: len(chunks(settings)) == 2, "only what is needed is left")
-    assert saved(open_bus()) == (6, {"a": b"old", "b": b"next"})
+    until(lambda: len(chunks(settings)) == 3, "what was cut short is deleted")
+    other.save_state("g", 0, StateDelta(7, {}))
+    until(
+        lambda: len(chunks(settings)) == 2,
+        "what was replaced is deleted with the next save: only what is needed is left",
+    )
+    assert saved(open_bus()) == (7, {"a": b"old", "b": b"next"})
 
 
 def test_who_claims_last_wins(open_bus: Callable[[], KafkaBus], settings: KafkaSettings) -> None:
