@@ -9,6 +9,7 @@ import argparse
 import statistics
 
 from bench import full, peer
+from bench.figures import figures
 from bench.live import latency, latest
 from bench.steps import steps, yardstick
 from bench.whole import rounds
@@ -40,6 +41,7 @@ def _embedded(*, quick: bool) -> None:
     runs, count = (3, 40_000) if quick else (5, 100_000)
     for name, us in steps():
         print(f"step: {us:5.1f} us/message  {name}")
+    print(figures(), flush=True)
     live = latency()
     print(f"publish to SSE at 500 messages/s: p50 {live['p50_ms']:.0f} ms, p99 {live['p99_ms']:.0f} ms (goal 250)")
     answer = latest()
