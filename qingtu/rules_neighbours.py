@@ -8,7 +8,6 @@ What raw says of the same period as well is known by its revision.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +20,7 @@ from processors.aggregates.neighbours import APART, groups_of
 from processors.aggregates.rules import load_rules
 from qingtu.catalogue_rules import FigureRule
 from qingtu.contracts import Progress
-from qingtu.records import ALERTS, FIGURES, PROCESSED, REJECTED, Frame, codes_of, decode
+from qingtu.records import ALERTS, PROCESSED, REJECTED, Frame, codes_of, decode
 from qingtu.replay_bus import ReplayBus
 from qingtu.replay_pass import Today, config_of
 from qingtu.replay_raw import clock_us
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
     from processors.aggregates.plan import Key
     from qingtu.catalogue import Catalogue
-    from qingtu.contracts import Outputs
+    from qingtu.contracts import Outputs, ReadingQuery
     from qingtu.replay_raw import RawSource, Span
     from qingtu.settings import Settings
 
@@ -74,20 +73,18 @@ def compared(
     keys = {key for group in groups_of(catalogues[0], load_rules().levels).values() for key in group.keys}
     out: dict[int, Told] = {}
     with TemporaryDirectory(prefix="rules-try-", dir=settings.data) as folder:
-        store = _Readings(Path(folder) / "readings.duckdb", settings.store.memory_limit, settings.store.threads)
+        store = _Readings(Path(folder) / "readings.duckdb", settings, keys)
         try:
             grace_s, since_us = settings.figures.grace_s, _whole_from(raw, spans)
             derive = Comparing(store, catalogues, grace_s, since_us, partitions=len(spans))
             done = 0
             # The first partition compares, so it comes last: as of each of its ticks, all else is there.
             for p in (*range(1, len(spans)), 0):
-                keep = _Keep(store, p, keys)
                 for frame, offset, at in _processed(settings, raw, spans, catalogues[0], p):
-                    keep.take(frame, offset)
+                    store.take(p, frame)
                     if p == 0:
                         _hear(derive.apply(frame, offset), frame.clock_us, out)
                     told(done + at - spans[p].warm)
-                keep.flush()
                 done += spans[p].last - spans[p].warm
         finally:
             store.close()
@@ -121,48 +118,54 @@ def _processed(
 
 
 class _Readings(DuckStore):
-    """A store of readings alone. Nobody waits for figures of other partitions: none are made."""
+    """The readings that are compared, put into a file when somebody asks or many wait.
+
+    Whoever asks how far it is hears that nothing is missing: all that comes before a tick was taken, and nobody makes
+    figures.
+
+    Args:
+        path: of the file.
+        settings: memory and threads.
+        keys: series that are compared; others are left out.
+    """
+
+    def __init__(self, path: Path, settings: Settings, keys: set[Key]) -> None:
+        super().__init__(path, settings.store.memory_limit, settings.store.threads)
+        self._keys = keys
+        self._waiting: dict[int, list[Frame]] = {}
+        self._count, self._writing = 0, False
 
     def progress(self, stream: str, partition: int) -> Progress:
         """Return how far committed effects reach."""
-        return Progress(_NEVER, _NEVER) if stream == FIGURES else super().progress(stream, partition)
+        return super().progress(stream, partition) if self._writing else Progress(_NEVER, _NEVER)
 
+    def readings(self, query: ReadingQuery) -> pa.Table:
+        """Return readings; see the contract."""
+        self._flush()
+        return super().readings(query)
 
-@dataclass(slots=True)
-class _Keep:
-    """Puts the readings of one partition that are compared into the store: at each tick, or when many wait."""
-
-    store: _Readings
-    partition: int
-    keys: set[Key]
-    waiting: list[Frame] = field(default_factory=list)
-    readings: int = 0
-    next_offset: int = 0
-
-    def take(self, frame: Frame, offset: int) -> None:
+    def take(self, partition: int, frame: Frame) -> None:
         """Keep what counts of a frame of ``processed``."""
         batch = frame.get("readings")
-        sections: Mapping[str, Any] = {}
         if batch is not None and (mask := self._compared(batch)).any():
-            sections = {"readings": batch.filter(pa.array(mask))}
-            self.readings += int(mask.sum())
-        self.waiting.append(Frame(frame.header, dict(sections)))
-        self.next_offset = offset + 1
-        if frame.header["ticks"] or self.readings >= _AT_ONCE:
-            self.flush()
+            some = {"readings": batch.filter(pa.array(mask))}
+            self._waiting.setdefault(partition, []).append(Frame(frame.header, some))
+            self._count += int(mask.sum())
+            if self._count >= _AT_ONCE:
+                self._flush()
 
-    def flush(self) -> None:
-        """Commit what waits."""
-        if self.waiting:
-            self.store.apply(PROCESSED, self.partition, self.waiting, self.next_offset)
-            self.waiting, self.readings = [], 0
+    def _flush(self) -> None:
+        self._writing = True
+        for partition, frames in self._waiting.items():
+            self.apply(PROCESSED, partition, frames, 0)
+        self._waiting, self._count, self._writing = {}, 0, False
 
     def _compared(self, batch: pa.RecordBatch) -> NDArray[np.bool_]:
         columns = [codes_of(batch.column(name)) for name in ("station", "property", "channel")]
         codes = np.stack([code for code, _ in columns], axis=1)
         distinct, which = np.unique(codes, axis=0, return_inverse=True)
         names = [tuple(columns[i][1][code] for i, code in enumerate(row)) for row in distinct.tolist()]
-        out: NDArray[np.bool_] = np.array([name in self.keys for name in names], np.bool_)[which.ravel()]
+        out: NDArray[np.bool_] = np.array([name in self._keys for name in names], np.bool_)[which.ravel()]
         return out
 
 
