@@ -1,7 +1,8 @@
 """Try changed alert rules on stored raw: which alerts would appear, vanish or move.
 
 Raw of the span is run twice through the pass of today, under the rules as they are and under the changed ones, each on
-a bus in memory. Nothing of the live store is touched, and the service may run.
+a bus in memory. Nothing of the live store is touched, and the service may run. When a rule looks at how far stations
+are from their neighbours, raw is run once more before that, to find it out (:mod:`qingtu.rules_neighbours`).
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from qingtu.catalogue_files import read_blocks, read_one
 from qingtu.clock import HOUR
 from qingtu.records import ALERTS, PROCESSED, REJECTED, decode, times_of
 from qingtu.replay_bus import ReplayBus
-from qingtu.replay_pass import Today, config_of
+from qingtu.replay_pass import config_of
 from qingtu.replay_raw import RawSource, Span, clock_us, locate, open_raw
+from qingtu.rules_neighbours import TodayWith, Told, compared, watched
 from qingtu.stage import StageLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -132,28 +134,39 @@ def try_rules(
     """
     raw = open_raw(settings)
     try:
-        spans = locate(raw, from_us, None, settings.process.dedup_horizon_h * HOUR)
-        frames = sum(span.last - span.warm for span in spans)
-
-        def told(base: int) -> Callable[[int], None]:
-            return lambda done: None if progress is None else progress(base + done, 2 * frames)
-
-        before = _alerts(settings, raw, spans, now, told(0))
-        after = _alerts(settings, raw, spans, then, told(frames))
-        some = [(partition, span) for partition, span in enumerate(spans) if span.first < span.last]
-        first = min(clock_us(raw, partition, span.first) for partition, span in some)
-        last = max(clock_us(raw, partition, span.last - 1) for partition, span in some)
-        return _compare(before, after, first, last)
+        return try_on(raw, settings, now, then, from_us, progress=progress)
     finally:
         raw.close()
 
 
+def try_on(
+    raw: RawSource, settings: Settings, now: Catalogue, then: Catalogue, from_us: int,
+    *, progress: Callable[[int, int], None] | None = None,
+) -> Tried:  # fmt: skip
+    """Do what :func:`try_rules` does on raw that is open."""
+    spans = locate(raw, from_us, None, settings.process.dedup_horizon_h * HOUR)
+    frames = sum(span.last - span.warm for span in spans)
+    first_run = 1 if watched(now, then) else 0
+
+    def told(run: int) -> Callable[[int], None]:
+        return lambda done: None if progress is None else progress(run * frames + done, (first_run + 2) * frames)
+
+    apart = compared(settings, raw, spans, (now, then), told(0)) if first_run else {}
+    before = _alerts(settings, raw, spans, now, apart, told(first_run))
+    after = _alerts(settings, raw, spans, then, apart, told(first_run + 1))
+    some = [(partition, span) for partition, span in enumerate(spans) if span.first < span.last]
+    first = min(clock_us(raw, partition, span.first) for partition, span in some)
+    last = max(clock_us(raw, partition, span.last - 1) for partition, span in some)
+    return _compare(before, after, first, last)
+
+
 def _alerts(
-    settings: Settings, raw: RawSource, spans: Sequence[Span], catalogue: Catalogue, told: Callable[[int], None]
-) -> list[Alert]:
+    settings: Settings, raw: RawSource, spans: Sequence[Span], catalogue: Catalogue, apart: Mapping[int, Told],
+    told: Callable[[int], None],
+) -> list[Alert]:  # fmt: skip
     bus, found, done = ReplayBus(raw, spans), dict[str, Alert](), 0
     for p, span in enumerate(spans):
-        today = Today(catalogue, config_of(settings, catalogue), p, len(spans))
+        today = TodayWith(catalogue, config_of(settings, catalogue), p, len(spans), apart.get(p, []))
         loop = StageLoop(bus, today, p, state_every_s=_NEVER_S)
         while loop.step():
             for record in bus.read(ALERTS, p, bus.start(ALERTS, p), _NEVER_S):

@@ -106,7 +106,7 @@ class Judgement:
 
     Attributes:
         raised: all alerts at the story's stations, those on networks and routes that tell of one, and all situations.
-        missed: what was expected and did not come in time or not so high.
+        missed: what was expected and did not come, not in time, or with another highest level.
         false: what was raised and not expected.
         figures: what became of each figure that the story names.
         flags: what quality control found.
@@ -223,7 +223,7 @@ def _raised(transitions: list[dict[str, Any]], start_us: int) -> list[Raised]:
 def _answers(expected: Expected, raised: Raised) -> bool:
     return (
         _names(expected, raised)
-        and raised.level >= expected.level
+        and expected.fits(raised.level)
         and raised.reached_h <= expected.to_h
         and (not expected.stations or set(expected.stations) == set(raised.stations))
     )

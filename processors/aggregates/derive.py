@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from processors.aggregates.areas import AreaPeriod
     from processors.aggregates.evaluate import Due, Row
     from processors.aggregates.hooks import Derived
+    from processors.aggregates.neighbours import Judged
     from processors.aggregates.parts import Made
     from processors.alerts.facts import Fact
     from qingtu.catalogue import Catalogue
@@ -333,16 +334,20 @@ class Derive:
         if not now:
             return
         judged = self._neighbours.judge(now, self._areas.heard(at), clock_us)
-        self._areas.done(judged.done)
-        rows = self._verdicts
-        for partition, verdicts in judged.told.items():
-            row = command_row(clock_us, NEIGHBOURS, "system", {"verdicts": verdicts})
-            rows.setdefault(partition, []).append(row)
+        self._revise(now, judged, clock_us)
         of: dict[int, list[Fact]] = {}
         for fact in self._watching(version).among(judged.differences):
             of.setdefault(partition_of(fact.station, self._partitions), []).append(fact)
         for partition, facts in of.items():
-            rows.setdefault(partition, []).append(fact_row(facts, clock_us))
+            self._verdicts.setdefault(partition, []).append(fact_row(facts, clock_us))
+
+    def _revise(self, periods: Sequence[AreaPeriod], judged: Judged, clock_us: int) -> None:
+        """Tell the passes which readings get another flag; what the store does not show yet stays touched."""
+        del periods
+        self._areas.done(judged.done)
+        for partition, verdicts in judged.told.items():
+            row = command_row(clock_us, NEIGHBOURS, "system", {"verdicts": verdicts})
+            self._verdicts.setdefault(partition, []).append(row)
 
     def _to_tell(self, clock_us: int, version: str) -> Outputs:
         """Encode what the passes of the partitions must be told of neighbours."""

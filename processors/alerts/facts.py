@@ -43,11 +43,12 @@ class Fact(NamedTuple):
 
 
 class Watched:
-    """Which figures of a catalogue are looked at by a rule."""
+    """Which figures are looked at by a rule of a catalogue, or of any of several."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, *catalogues: Catalogue) -> None:
         self._keys = {
             (station.id, rule.what, rule.property, rule.channel)
+            for catalogue in catalogues
             for rule in catalogue.rules
             if isinstance(rule, FigureRule)
             for station in catalogue.stations.values()

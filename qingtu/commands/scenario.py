@@ -18,7 +18,7 @@ from simulators.scenarios import SCENARIOS
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from simulators.rehearsal import Figured, Judgement, Verdict
+    from simulators.rehearsal import Figured, Judgement, Raised, Verdict
     from simulators.scenarios import ExpectedFigure
 
 _LEVELS: Final = ("", "蓝 blue", "黄 yellow", "橙 orange", "红 red")
@@ -86,7 +86,7 @@ def _show(name: str, one: Judgement) -> None:
     )
     rows: list[tuple[Any, ...]] = [
         (raised.rule, raised.station, _LEVELS[raised.level], f"{raised.opened_h:.1f}", _end(raised.ended_h),
-         _FALSE if raised in one.false else "撤回 withdrawn" if raised.withdrawn else _EXPECTED)
+         _became(raised, one))
         for raised in one.raised
     ]  # fmt: skip
     rows += [
@@ -97,6 +97,15 @@ def _show(name: str, one: Judgement) -> None:
         print_table(("规则 rule", "站点 station", "级别 level", "开始 opened, h", "结束 ended, h", ""), rows)
     _show_flags(one)
     _show_figures(one)
+
+
+def _became(raised: Raised, one: Judgement) -> str:
+    if raised in one.false:
+        return _FALSE
+    if raised.withdrawn:
+        return "撤回 withdrawn"
+    missed = any((wanted.rule, wanted.station) == (raised.rule, raised.station) for wanted in one.missed)
+    return "不符 otherwise" if missed else _EXPECTED
 
 
 def _show_flags(one: Judgement) -> None:

@@ -165,6 +165,37 @@ def test_a_level_that_is_too_high_or_too_late_is_missed() -> None:
     assert rehearse(SCENARIOS["radiation-dry"], slow, Settings()).missed
 
 
+def test_a_level_higher_or_lower_than_the_story_goes_is_missed() -> None:
+    """A level that is too low on paper hides a rule that exaggerates; only a story that says so may leave it open."""
+    keen = changed(lambda r: r | {"levels": {"yellow": 150, "orange": 200}} if r["id"] == "radiation-gamma" else r)
+    found = rehearse(SCENARIOS["radiation-dry"], keen, Settings())
+    assert [(one.rule, one.level) for one in found.missed] == [("radiation-gamma", 2)]
+    assert [one.level for one in found.raised if one.rule == "radiation-gamma"] == [3]
+    assert (found.false, found.right) == ([], False)
+    story = SCENARIOS["radiation-dry"].tell(demonstration())
+    for level, at_least, right in ((1, False, False), (1, True, True), (3, False, False), (3, True, False)):
+        other = tuple(
+            replace(one, level=level, at_least=at_least) if one.rule == "radiation-gamma" else one
+            for one in story.expected
+        )
+        told = told_otherwise("radiation-dry", expected=other)
+        assert rehearse(told, demonstration(), Settings()).right is right, (level, at_least)
+
+
+def test_noise_is_as_loud_as_the_zone_of_the_homes_makes_it() -> None:
+    """74 dB at the homes are orange in zone 2, yellow in zone 3: the story says what the rules must say of each."""
+    expected = []
+    for zone in ("1", "2", "3", "4a"):
+        content = json.loads(demonstration().to_json())["content"]
+        del content["dictionary"]
+        for block in content["stations"]:
+            if block.get("noise_class"):
+                block["noise_class"] = zone
+        story = SCENARIOS["night-noise"].tell(Catalogue(Content.model_validate(content)))
+        expected += [(one.rule, one.level) for one in story.expected if one.rule.startswith("noise-")]
+    assert expected == [("noise-1", 4), ("noise-2", 3), ("noise-3", 2), ("noise-4", 1)]
+
+
 def test_a_rule_that_calls_for_rain_is_false() -> None:
     """A limit just above the background alarms when it rains."""
     keen = changed(lambda r: r | {"levels": {"yellow": 85}, "hysteresis": 1} if r["id"] == "radiation-gamma" else r)
