@@ -100,7 +100,7 @@ class ProcessSettings(Section):
     backfill_limit_d: int = Field(400, ge=1, description="a claimed time older than this is clock_wrong")
     dedup_horizon_h: int = Field(72, ge=1, description="how long equal messages are recognised")
     dedup_max: int = Field(20_000_000, ge=1000, description="messages remembered at most; 16 bytes each")
-    state_every_s: int = Field(5, ge=1, description="state is saved so often; a crash repeats what came since")
+    state_every_s: int = Field(20, ge=1, description="state is saved so often; a crash repeats what came since")
 
 
 class StoreSettings(Section):
