@@ -39,24 +39,32 @@ class SeriesNames:
         """Return the number of a (station, property, channel), or None."""
         return self._index.get(key)
 
-    def numbers(self, batch: pa.RecordBatch) -> NDArray[np.int32]:
-        """Return the series number of each row of a ``READINGS`` batch; new series get one."""
-        station, stations = codes_of(batch.column("station"))
-        prop, properties = codes_of(batch.column("property"))
-        channel, channels = codes_of(batch.column("channel"))
-        s = np.array([self._code(self._stations, name) for name in stations], np.int64)[station]
-        p = np.array([self._code(self._properties, name) for name in properties], np.int64)[prop]
-        c = np.array([self._code(self._channels, name) for name in channels], np.int64)[channel]
+    def numbers(self, *batches: pa.RecordBatch) -> NDArray[np.int32]:
+        """Return the series number of each row of ``READINGS`` batches, one behind the other; new series get one."""
+        tables = {"station": self._stations, "property": self._properties, "channel": self._channels}
+        s, p, c = (
+            np.concatenate([self._codes(table, batch.column(name)) for batch in batches])
+            for name, table in tables.items()
+        )
         self._grow()
         out: NDArray[np.int32] = self._table[c, s, p]
         missing = np.flatnonzero(out < 0)
         if len(missing):
+            stations, properties, channels = (list(table) for table in tables.values())
             for i in missing.tolist():
-                key = (stations[station[i]], properties[prop[i]], channels[channel[i]])
+                key = (stations[s[i]], properties[p[i]], channels[c[i]])
                 if key not in self._index:
                     self._add(key)
             out = self._table[c, s, p]
         return out
+
+    def _codes(self, table: dict[str, int], column: pa.DictionaryArray) -> NDArray[np.int64]:
+        """Return the code of each row's name; new names get the next ones, so a table lists them in their order."""
+        rows, names = codes_of(column)
+        codes = list(map(table.get, names))
+        if None in codes:
+            codes = [self._code(table, name) for name in names]
+        return np.array(codes, np.int64)[rows]
 
     def saved(self) -> None:
         """Note that ``unsaved`` is kept."""
