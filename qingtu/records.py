@@ -291,7 +291,7 @@ def encode(header: Mapping[str, Any], sections: Mapping[str, pa.RecordBatch]) ->
         if name == "rows" and batch.num_rows > MAX_ROWS:
             raise ValueError(f"a frame holds at most {MAX_ROWS} raw rows, this has {batch.num_rows}")
         sink = pa.BufferOutputStream()
-        options = _PACKED if batch.nbytes > _SMALL else _AS_IS
+        options = _PACKED if batch.get_total_buffer_size() > _SMALL else _AS_IS
         with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
             writer.write_batch(batch)
         body = sink.getvalue().to_pybytes()
