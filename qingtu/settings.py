@@ -110,7 +110,9 @@ class StoreSettings(Section):
     commit_ms: int = Field(2000, ge=1, description="a processed frame waits at most this long to be stored")
     commit_messages: int = Field(4000, ge=1, description="commit when so many messages wait")
     memory_limit: str = Field("1GB", pattern=r"^\d+(\.\d+)?(MB|GB)$", description="that DuckDB may use")
-    threads: int = Field(2, ge=1, le=256, description="that DuckDB may use")
+    threads: int = Field(
+        1, ge=1, le=256, description="that DuckDB may use; more help large questions on a machine with idle cores"
+    )
     keep_days: int = Field(800, ge=1, description="readings older than this are expired day-wise")
     rejected_keep_days: int = Field(800, ge=1, description="messages in quarantine received before this are expired")
 

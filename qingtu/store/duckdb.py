@@ -49,7 +49,7 @@ class DuckStore(Queries):
         StartError: the file is in use by another process or cannot be opened.
     """
 
-    def __init__(self, path: Path, memory_limit: str = "1GB", threads: int = 2) -> None:
+    def __init__(self, path: Path, memory_limit: str = "1GB", threads: int = 1) -> None:
         self._path = path
         self._config: dict[str, Any] = {"memory_limit": memory_limit, "threads": threads}
         self._log = structlog.get_logger("store")

@@ -42,29 +42,33 @@ class SeriesNames:
     def numbers(self, *batches: pa.RecordBatch) -> NDArray[np.int32]:
         """Return the series number of each row of ``READINGS`` batches, one behind the other; new series get one."""
         tables = {"station": self._stations, "property": self._properties, "channel": self._channels}
-        s, p, c = (
-            np.concatenate([self._codes(table, batch.column(name)) for batch in batches])
-            for name, table in tables.items()
-        )
+        found = [[self._codes(table, batch.column(name)) for name, table in tables.items()] for batch in batches]
         self._grow()
-        out: NDArray[np.int32] = self._table[c, s, p]
-        missing = np.flatnonzero(out < 0)
-        if len(missing):
-            stations, properties, channels = (list(table) for table in tables.values())
-            for i in missing.tolist():
-                key = (stations[s[i]], properties[p[i]], channels[c[i]])
-                if key not in self._index:
-                    self._add(key)
-            out = self._table[c, s, p]
-        return out
+        _, height, width = self._table.shape
+        # Places in the flat table, multiplied by name and not by row.
+        at = np.concatenate(
+            [
+                (channels * (height * width))[c] + (stations * width)[s] + properties[p]
+                for (s, stations), (p, properties), (c, channels) in found
+            ]
+        )
+        out: NDArray[np.int32] = self._table.reshape(-1)[at]
+        if (out >= 0).all():
+            return out
+        names = [list(table) for table in tables.values()]
+        for place in at[out < 0].tolist():
+            key = (names[0][place // width % height], names[1][place % width], names[2][place // (height * width)])
+            if key not in self._index:
+                self._add(key)
+        return self.numbers(*batches)
 
-    def _codes(self, table: dict[str, int], column: pa.DictionaryArray) -> NDArray[np.int64]:
-        """Return the code of each row's name; new names get the next ones, so a table lists them in their order."""
+    def _codes(self, table: dict[str, int], column: pa.DictionaryArray) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Return which name each row has, and the codes of the names; new ones get the next, so a table is in order."""
         rows, names = codes_of(column)
         codes = list(map(table.get, names))
         if None in codes:
             codes = [self._code(table, name) for name in names]
-        return np.array(codes, np.int64)[rows]
+        return rows, np.array(codes, np.int64)
 
     def saved(self) -> None:
         """Note that ``unsaved`` is kept."""
