@@ -80,7 +80,10 @@ class RawBuilder:
         """
         batches = [] if first is None else [first]
         if self.rows:
-            batches.append(_messages(self.rows, self.gateway))
+            messages, counts = _messages(self.rows, self.gateway)
+            if first is None:
+                return _encode(messages, self.gateway, catalogue, clock_us, counts)
+            batches.append(messages)
         return raw_frame(batches, gateway=self.gateway, catalogue=catalogue, clock_us=clock_us)
 
 
@@ -98,7 +101,7 @@ def raw_frame(batches: Sequence[pa.RecordBatch], *, gateway: str, catalogue: str
     else:
         table = pa.Table.from_batches(batches, RAW_ROWS).unify_dictionaries().combine_chunks()
         whole = table.to_batches()[0]
-    return _encode(whole, gateway, catalogue, clock_us)
+    return _encode(whole, gateway, catalogue, clock_us, _counts_of(whole))
 
 
 def tick_row(clock_us: int, hearing: Mapping[str, int], *, gateway: str = "") -> pa.RecordBatch:
@@ -148,21 +151,23 @@ def redrive_rows(raw_rows: pa.RecordBatch, positions: Sequence[int], shift_us: i
     return records.batch(RAW_ROWS, columns)
 
 
-def _messages(rows: list[Row], gateway: str) -> pa.RecordBatch:
+def _messages(rows: list[Row], gateway: str) -> tuple[pa.RecordBatch, list[list[Any]]]:
+    """Return messages as a batch, and how many are of which network and hour."""
     n = len(rows)
     sources, payloads, flags, ids, properties, received, connection, sizes, refused, digests = zip(*rows, strict=True)
-    seen: dict[Source, int] = {}
-    code = np.fromiter((seen.setdefault(s, len(seen)) for s in sources), np.int32, n)
-    seen_list = list(seen)
+    seen = {source: i for i, source in enumerate(dict.fromkeys(sources))}
+    code = np.fromiter(map(seen.__getitem__, sources), np.int32, n)
+    times = np.array(received, np.int64)
+    network = _name_column([s.network for s in seen], code)
     none = pa.nulls(n, pa.int64())
     arrays = [
         pa.array(np.zeros(n, np.int8)),
-        records.times(np.array(received, np.int64)),
+        records.times(times),
         records.same_name(gateway, n),
-        _name_column([s.network for s in seen_list], code),
-        _name_column([s.route for s in seen_list], code),
-        _name_column([s.device for s in seen_list], code),
-        _name_column([s.topic for s in seen_list], code),
+        network,
+        _name_column([s.route for s in seen], code),
+        _name_column([s.device for s in seen], code),
+        _name_column([s.topic for s in seen], code),
         pa.array(payloads, pa.binary()),
         pa.array(np.array(sizes, np.int64)),
         pa.array(np.array(flags, np.uint8)),
@@ -174,14 +179,18 @@ def _messages(rows: list[Row], gateway: str) -> pa.RecordBatch:
         none,
         none,
     ]
-    return pa.RecordBatch.from_arrays(arrays, schema=RAW_ROWS)
+    return pa.RecordBatch.from_arrays(arrays, schema=RAW_ROWS), _counts(network, times)
 
 
 def _name_column(values: list[str], code: NDArray[np.int32]) -> pa.DictionaryArray:
     """Build a name column from what each source says; equal names of several sources share an entry."""
-    distinct: dict[str, int] = {}
-    table = np.fromiter((distinct.setdefault(v, len(distinct)) for v in values), np.int32, len(values))
-    return records.names(table[code], list(distinct))
+    distinct = dict.fromkeys(values)
+    if len(distinct) == 1:
+        return records.same_name(values[0], len(code))
+    if len(distinct) < len(values):
+        place = {value: i for i, value in enumerate(distinct)}
+        code = np.fromiter(map(place.__getitem__, values), np.int32, len(values))[code]
+    return records.names(code, list(distinct))
 
 
 def _own_row(kind: Kind, time_us: int, payload: bytes, gateway: str) -> pa.RecordBatch:
@@ -204,29 +213,39 @@ def _own_row(kind: Kind, time_us: int, payload: bytes, gateway: str) -> pa.Recor
     return records.batch(RAW_ROWS, columns)
 
 
-def _encode(batch: pa.RecordBatch, gateway: str, catalogue: str | None, clock_us: int) -> bytes:
+def _encode(
+    batch: pa.RecordBatch, gateway: str, catalogue: str | None, clock_us: int, counts: list[list[Any]]
+) -> bytes:
     header = {
         "stream": records.RAW,
         "clock": clock_us,
         "catalogue": catalogue,
         "origin": None,
         "gateway": gateway,
-        "counts": _counts(batch),
+        "counts": counts,
     }
     return records.encode(header, {"rows": batch})
 
 
-def _counts(batch: pa.RecordBatch) -> list[list[Any]]:
-    """Count messages by network and hour of receipt: what the ledger takes as received."""
-    kinds = batch.column("kind").to_numpy()
-    counted = kinds == Kind.MESSAGE
+def _counts_of(batch: pa.RecordBatch) -> list[list[Any]]:
+    """Count the messages among rows of ``RAW_ROWS``; those that are driven again were received before."""
+    counted = batch.column("kind").to_numpy() == Kind.MESSAGE
     redriven = batch.column("redrive_of")
     if redriven.null_count < batch.num_rows:
         counted &= pc.is_null(redriven).to_numpy(zero_copy_only=False)
-    codes, names = records.codes_of(batch.column("network"))
-    hours = records.times_of(batch.column("received_at")) // HOUR
-    keys = hours[counted] * len(names) + codes[counted]
-    found, counts = np.unique(keys, return_counts=True)
+    return _counts(batch.column("network"), records.times_of(batch.column("received_at")), counted)
+
+
+def _counts(
+    network: pa.DictionaryArray, received_us: NDArray[np.int64], counted: NDArray[np.bool_] | slice = slice(None)
+) -> list[list[Any]]:
+    """Count messages by network and hour of receipt: what the ledger takes as received."""
+    codes, names = records.codes_of(network)
+    keys = (received_us // HOUR * len(names) + codes)[counted]
+    if len(keys) and (keys == keys[0]).all():  # usual
+        found, counts = keys[:1], np.array([len(keys)])
+    else:
+        found, counts = np.unique(keys, return_counts=True)
     return [
         [names[key % len(names)], key // len(names) * HOUR, n]
         for key, n in zip(found.tolist(), counts.tolist(), strict=True)

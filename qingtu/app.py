@@ -202,7 +202,7 @@ class Service:
         operator = Derive(
             self.store, self._in_force, grace_s, partition, partitions=self.bus.partitions, derived=DERIVED, tell=True
         )
-        return StageLoop(self.bus, operator, partition)
+        return StageLoop(self.bus, operator, partition, state_every_s=self.settings.process.state_every_s)
 
     def _store_stage(self, stream: str, partition: int) -> StoreStage:
         s = self.settings.store

@@ -113,6 +113,7 @@ class Cause(IntEnum):
 
 VERDICTS: Final = (Cause.QUALITY_DECIDED, Cause.OVERRIDE, Cause.NEIGHBOUR)
 """Causes that say something about a value that stands, and bring none: they count only while it does."""
+_IS_VERDICT: Final = np.isin(np.arange(256), VERDICTS)
 OVERRIDDEN: Final = 1 << 16
 """Bit of ``tests`` that says that a person set the flag; no check has it."""
 NEIGHBOUR: Final = 1 << 17
@@ -121,7 +122,7 @@ NEIGHBOUR: Final = 1 << 17
 
 def is_verdict(cause: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Say which rows of readings only speak about a value, shape (n,)."""
-    out: NDArray[np.bool_] = np.isin(cause, VERDICTS)
+    out: NDArray[np.bool_] = _IS_VERDICT[cause]
     return out
 
 
@@ -290,7 +291,7 @@ def encode(header: Mapping[str, Any], sections: Mapping[str, pa.RecordBatch]) ->
         if name == "rows" and batch.num_rows > MAX_ROWS:
             raise ValueError(f"a frame holds at most {MAX_ROWS} raw rows, this has {batch.num_rows}")
         sink = pa.BufferOutputStream()
-        options = _PACKED if batch.nbytes > _SMALL else _AS_IS
+        options = _PACKED if batch.get_total_buffer_size() > _SMALL else _AS_IS
         with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
             writer.write_batch(batch)
         body = sink.getvalue().to_pybytes()

@@ -100,7 +100,7 @@ class ProcessSettings(Section):
     backfill_limit_d: int = Field(400, ge=1, description="a claimed time older than this is clock_wrong")
     dedup_horizon_h: int = Field(72, ge=1, description="how long equal messages are recognised")
     dedup_max: int = Field(20_000_000, ge=1000, description="messages remembered at most; 16 bytes each")
-    state_every_s: int = Field(5, ge=1, description="state is saved so often; a crash repeats what came since")
+    state_every_s: int = Field(20, ge=1, description="state is saved so often; a crash repeats what came since")
 
 
 class StoreSettings(Section):
@@ -110,7 +110,9 @@ class StoreSettings(Section):
     commit_ms: int = Field(2000, ge=1, description="a processed frame waits at most this long to be stored")
     commit_messages: int = Field(4000, ge=1, description="commit when so many messages wait")
     memory_limit: str = Field("1GB", pattern=r"^\d+(\.\d+)?(MB|GB)$", description="that DuckDB may use")
-    threads: int = Field(2, ge=1, le=256, description="that DuckDB may use")
+    threads: int = Field(
+        1, ge=1, le=256, description="that DuckDB may use; more help large questions on a machine with idle cores"
+    )
     keep_days: int = Field(800, ge=1, description="readings older than this are expired day-wise")
     rejected_keep_days: int = Field(800, ge=1, description="messages in quarantine received before this are expired")
 

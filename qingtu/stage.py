@@ -5,6 +5,7 @@ No threads, no sleeping, no wall clock: the composition root calls ``step`` and 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -201,6 +202,10 @@ class StageLoop:
 
     def _recover(self, frame: Frame, offset: int) -> Outputs:
         """Try again from saved state; after the third failure reject the rows that cause it."""
+        self._rewind(offset)
+        # Else each of the many tries below would run again what came since the last save: slower, but it works as well.
+        with suppress(RetryLater):
+            self.save()
         for _ in range(_TRIES - 1):
             outputs = self._attempt(frame, offset, None)
             if outputs is not None:
@@ -240,7 +245,19 @@ class StageLoop:
         return self._search(frame, offset, right, beside)
 
     def _attempt(self, frame: Frame, offset: int, only: NDArray[np.bool_] | None) -> Outputs | None:
-        """Restore, re-run up to the frame, apply it; None when it fails. Earlier output was sent already."""
+        """Restore, re-run up to the frame, apply it; None when it fails."""
+        self._rewind(offset)
+        try:
+            return self._operator.apply(frame, offset, only)
+        except RetryLater:
+            raise
+        except Exception as error:  # noqa: BLE001 - see _apply
+            self.failures += 1
+            self._log.warning("stage_failed_again", offset=offset, error=repr(error))
+            return None
+
+    def _rewind(self, offset: int) -> None:
+        """Take the operator back to where it stood before a frame: restore, and run again what came since."""
         saved = self._bus.load_state(self._operator.group, self._partition)
         at = saved.next_offset if saved else self._bus.start(self._operator.source, self._partition)
         self._operator.restore(saved.parts if saved else None)
@@ -252,11 +269,3 @@ class StageLoop:
                 if record.offset >= offset:
                     break
                 self._operator.apply(decode(record.data), record.offset, self._guilty.get(record.offset))
-        try:
-            return self._operator.apply(frame, offset, only)
-        except RetryLater:
-            raise
-        except Exception as error:  # noqa: BLE001 - see _apply
-            self.failures += 1
-            self._log.warning("stage_failed_again", offset=offset, error=repr(error))
-            return None

@@ -211,6 +211,17 @@ def test_guilty_rows_are_found_and_the_others_pass(bus: SqliteBus, guilty: set[i
     assert [decode(d).header["left_out"] for d in emitted(bus, REJECTED)] == [len(guilty), 1]
 
 
+def test_a_search_runs_nothing_again_that_came_before_its_frame(bus: SqliteBus) -> None:
+    """Each try begins right before the frame, however long ago state was saved: the frames before run twice at most."""
+    put(bus, *[["1"]] * 50, ["2", "!", "3", "4", "5"], ["6"])
+    operator = Summing()
+    run(StageLoop(bus, operator, state_every_s=1 << 30))
+    assert max(operator.applied.count(offset) for offset in range(50)) == 2
+    assert operator.applied.count(50) > 3
+    assert decode(emitted(bus)[-1]).header["sum"] == [50 + 14 + 6, 50 + 4 + 1]
+    assert [decode(d).header["left_out"] for d in emitted(bus, REJECTED)] == [1]
+
+
 def test_rows_that_fail_only_together_do_not_stop_the_stage(bus: SqliteBus) -> None:
     """Neither half fails alone: as many are rejected as let the rest pass, no more."""
     put(bus, ["1", "pair", "2", "3", "pair", "4", "pair"], ["5"])

@@ -39,29 +39,30 @@ def test_strided_arrays_are_packed_by_value() -> None:
 
 
 def test_large_states_are_packed() -> None:
-    """What series start as takes next to no room, and comes back whole."""
-    array = np.zeros(100_000)
-    array[::1000] = np.nan
-    data = pack({"a": np.arange(9), "x": array}, {"n": 1})
-    assert len(data) < array.nbytes / 50
+    """What is mostly the same takes little room, and comes back whole; what cannot be packed comes back as well."""
+    noise = np.random.default_rng(1).integers(0, 256, 100_000, np.uint8)
+    data = pack({"x": np.zeros(100_000), "noise": noise}, {"names": ["a"] * 10_000})
+    assert len(data) < 110_000
     arrays, values = unpack(data)
-    assert arrays["x"].tobytes() == array.tobytes()
-    assert (arrays["a"].tolist(), values) == (list(range(9)), {"n": 1})
+    assert not arrays["x"].any()
+    assert len(arrays["x"]) == 100_000
+    assert (arrays["noise"] == noise).all()
+    assert values == {"names": ["a"] * 10_000}
 
 
-def test_the_plain_states_of_before_are_read() -> None:
-    """Version 1 had no packing."""
-    array = np.arange(10_000)
-    head = b'{"v": 1, "arrays": [["x", "<i8", [10000], 80000]], "values": {}}'
-    data = _HEAD.pack(_MAGIC, len(head)) + head + array.tobytes()
-    assert unpack(data)[0]["x"].tolist() == array.tolist()
+def test_a_state_of_version_1_is_read() -> None:
+    """Which was never packed, however large."""
+    head = b'{"v":1,"arrays":[["x","<i8",[9000],72000]],"values":{"n":3}}'
+    arrays, values = unpack(_HEAD.pack(_MAGIC, len(head)) + head + np.arange(9000).tobytes())
+    assert arrays["x"].tolist() == list(range(9000))
+    assert values == {"n": 3}
 
 
 @pytest.mark.parametrize(
     "data",
     [
         b"", b"QTS", b"QTS2" + bytes(9), pack({})[:-1], pack({"x": np.arange(9)})[:-1],
-        pack({"x": np.arange(9000)})[:-9], pack({"x": np.arange(9000)})[:200],
+        pack({"x": np.arange(9000)})[:-1], pack({"x": np.arange(9000)})[:-9000],
     ],
 )  # fmt: skip
 def test_other_bytes_are_refused(data: bytes) -> None:

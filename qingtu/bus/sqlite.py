@@ -126,8 +126,11 @@ class SqliteBus:
                 "DELETE FROM parts WHERE grp=? AND partition=? AND name=?",
                 [(group, partition, name) for name in delta.drop],
             )
+            # Not OR REPLACE: that frees all pages of a part (and zeroes them, as some builds of SQLite do) before it
+            # takes new ones, which costs half as much again for parts of megabytes.
             db.executemany(
-                "INSERT OR REPLACE INTO parts VALUES (?,?,?,?)",
+                "INSERT INTO parts VALUES (?,?,?,?) "
+                "ON CONFLICT (grp, partition, name) DO UPDATE SET data=excluded.data",
                 [(group, partition, name, data) for name, data in delta.put.items()],
             )
             db.execute("INSERT OR REPLACE INTO heads VALUES (?,?,?)", (group, partition, delta.next_offset))

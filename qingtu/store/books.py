@@ -94,7 +94,11 @@ def count_manifest(frame: Frame, partition: int, changes: Changes) -> ManifestKe
         return None
     networks, names = codes_of(manifest.column("network"))
     hours = times_of(manifest.column("received_at")) // HOUR
-    distinct, which = np.unique(networks.astype(np.int64) << 40 | hours, return_inverse=True)
+    both = networks.astype(np.int64) << 40 | hours
+    if (both == both[0]).all():  # usual
+        distinct, which = both[:1], np.zeros(len(both), np.int64)
+    else:
+        distinct, which = np.unique(both, return_inverse=True)
     keys = [(names[int(d >> 40)], int(d & ((1 << 40) - 1))) for d in distinct]
     row = np.asarray(manifest.column("row")).astype(np.int64)
     outcome = np.asarray(manifest.column("outcome")).astype(np.int64)

@@ -39,24 +39,36 @@ class SeriesNames:
         """Return the number of a (station, property, channel), or None."""
         return self._index.get(key)
 
-    def numbers(self, batch: pa.RecordBatch) -> NDArray[np.int32]:
-        """Return the series number of each row of a ``READINGS`` batch; new series get one."""
-        station, stations = codes_of(batch.column("station"))
-        prop, properties = codes_of(batch.column("property"))
-        channel, channels = codes_of(batch.column("channel"))
-        s = np.array([self._code(self._stations, name) for name in stations], np.int64)[station]
-        p = np.array([self._code(self._properties, name) for name in properties], np.int64)[prop]
-        c = np.array([self._code(self._channels, name) for name in channels], np.int64)[channel]
+    def numbers(self, *batches: pa.RecordBatch) -> NDArray[np.int32]:
+        """Return the series number of each row of ``READINGS`` batches, one behind the other; new series get one."""
+        tables = {"station": self._stations, "property": self._properties, "channel": self._channels}
+        found = [[self._codes(table, batch.column(name)) for name, table in tables.items()] for batch in batches]
         self._grow()
-        out: NDArray[np.int32] = self._table[c, s, p]
-        missing = np.flatnonzero(out < 0)
-        if len(missing):
-            for i in missing.tolist():
-                key = (stations[station[i]], properties[prop[i]], channels[channel[i]])
-                if key not in self._index:
-                    self._add(key)
-            out = self._table[c, s, p]
-        return out
+        _, height, width = self._table.shape
+        # Places in the flat table, multiplied by name and not by row.
+        at = np.concatenate(
+            [
+                (channels * (height * width))[c] + (stations * width)[s] + properties[p]
+                for (s, stations), (p, properties), (c, channels) in found
+            ]
+        )
+        out: NDArray[np.int32] = self._table.reshape(-1)[at]
+        if (out >= 0).all():
+            return out
+        names = [list(table) for table in tables.values()]
+        for place in at[out < 0].tolist():
+            key = (names[0][place // width % height], names[1][place % width], names[2][place // (height * width)])
+            if key not in self._index:
+                self._add(key)
+        return self.numbers(*batches)
+
+    def _codes(self, table: dict[str, int], column: pa.DictionaryArray) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Return which name each row has, and the codes of the names; new ones get the next, so a table is in order."""
+        rows, names = codes_of(column)
+        codes = list(map(table.get, names))
+        if None in codes:
+            codes = [self._code(table, name) for name in names]
+        return rows, np.array(codes, np.int64)
 
     def saved(self) -> None:
         """Note that ``unsaved`` is kept."""

@@ -100,17 +100,19 @@ def expire_rejected(db: duckdb.DuckDBPyConnection, day: int) -> None:
     db.execute("DELETE FROM rejected WHERE received_at < ?", [at])
 
 
-def plain(batch: pa.RecordBatch) -> pa.Table:
+def plain(rows: pa.RecordBatch | pa.Table) -> pa.Table:
     """Turn zoned times into UTC timestamps without a zone, and name columns into text."""
-    table = pa.Table.from_batches([batch])
-    for i, field in enumerate(table.schema):
+    columns = []
+    for field, column in zip(rows.schema, rows.columns, strict=True):
         if pa.types.is_dictionary(field.type):
-            table = table.set_column(i, field.name, table.column(i).cast(pa.string()))
+            columns.append(column.cast(pa.string()))
         elif pa.types.is_timestamp(field.type):
-            table = table.set_column(i, field.name, table.column(i).cast(pa.int64()).cast(pa.timestamp("us")))
-    return table
+            columns.append(column.cast(pa.int64()).cast(pa.timestamp("us")))
+        else:
+            columns.append(column)
+    return pa.table(columns, names=rows.schema.names)
 
 
 def joined(batches: Sequence[pa.RecordBatch]) -> pa.Table:
     """Put batches of one schema behind each other, as :func:`plain` writes them."""
-    return pa.concat_tables([plain(batch) for batch in batches])
+    return plain(pa.Table.from_batches(batches))
