@@ -26,7 +26,7 @@ class Batch:
     """A pass of m judged readings, sorted by series and arrival. Columns as in ``READINGS``. Nothing of it is changed.
 
     Attributes:
-        series: int32 (m,), dense series number of the plan.
+        series: int64 (m,), dense series number of the plan.
         time_us: int64 (m,).
         value: float64 (m,).
         known_us: int64 (m,).
@@ -35,13 +35,18 @@ class Batch:
         held: bool (m,), the station is under maintenance: no alert opens or rises. None: of none.
     """
 
-    series: NDArray[np.int32]
+    series: NDArray[np.int64]
     time_us: NDArray[np.int64]
     value: NDArray[np.float64]
     known_us: NDArray[np.int64]
     revision: NDArray[np.int64]
     judged: Judged
     held: NDArray[np.bool_] | None = None
+
+    @cached_property
+    def once(self) -> bool:
+        """Whether no series occurs twice."""
+        return not (self.series[1:] == self.series[:-1]).any()
 
     @cached_property
     def fresh(self) -> NDArray[np.bool_]:
