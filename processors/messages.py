@@ -119,14 +119,14 @@ class Readings:
 
     Attributes:
         message: int64 (m,), index into the messages.
-        series: int32 (m,).
+        series: int64 (m,).
         time_us: int64 (m,).
         value: float64 (m,), canonical unit, NaN when missing.
         mark: uint8 (m,), what the device says of it, 0 for nothing; None: nothing of any.
     """
 
     message: NDArray[np.int64]
-    series: NDArray[np.int32]
+    series: NDArray[np.int64]
     time_us: NDArray[np.int64]
     value: NDArray[np.float64]
     mark: NDArray[np.uint8] | None = None

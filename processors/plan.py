@@ -42,7 +42,7 @@ class Plan:
         device_sender: as :func:`processors.deduplicate.sender` writes each device.
         slot: int32 (layouts, known names), place of a field among the device's entries, or UNKNOWN.
         name_code: payload field name → column of ``slot``.
-        entry_series: int32 (entries,).
+        entry_series: int64 (entries,); numpy looks up places of 64 bits in half the time.
         entry_scale, entry_offset: float64 (entries,), number as sent → canonical unit.
         entry_sentinels: int32 (entries,), index into ``sentinel_sets``.
         sentinel_sets: distinct arrays of numbers that mean "no value".
@@ -108,7 +108,7 @@ class Plan:
 
     def _entries(self, catalogue: Catalogue, fields: Sequence[FieldMap]) -> None:
         dictionary = load_properties()
-        self.entry_series = np.array([f.series_index for f in fields], np.int32)
+        self.entry_series = np.array([f.series_index for f in fields], np.int64)
         self.field_scale = np.array([f.scale for f in fields], np.float64)
         self.field_offset = np.array([f.offset for f in fields], np.float64)
         known: dict[tuple[str, str], Affine] = {}

@@ -70,7 +70,7 @@ class Quality(SeriesKind):
         bits |= bad
         bits &= self._mask.take(w)
         m["bits"][w] = bits
-        share = np.bitwise_count(bits) / self._last.take(w)
+        share: NDArray[np.float64] = np.bitwise_count(bits) / self._last.take(w)
         if self._any_spans and (spans := self._spans[w]).any():
             share[spans] = self._of_span(w[spans], time[spans], bad[spans])
         return share
