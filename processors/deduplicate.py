@@ -104,7 +104,7 @@ class Segments:
                 part = slice(at, at + fit)
                 known = known[:fit]
             again[part] = known
-            self._add(hour, hashes[part][~known])
+            self._add(hour, hashes[part][~known] if known.any() else hashes[part])
             at = part.stop
         if n:
             self.now_us = int(now[-1])
@@ -285,6 +285,10 @@ class InFlight:
                 self._rows[key] = (hashed, number, count)
         self._count = int(counts[-1]) if len(counts) else self._count
         return again
+
+    def count(self, qos: NDArray[np.bool_]) -> None:
+        """Take n messages with a time or counter of their own: they only use up packet identifiers."""
+        self._count += int(np.count_nonzero(qos))
 
     def forget(self, gateway: str) -> None:
         """Forget what came in a gateway's session that the broker has ended: its identifiers begin anew."""

@@ -36,9 +36,9 @@ class Plan:
     Attributes:
         catalogue: what this was made from.
         device: (network, device) → device number.
-        device_station: int32 (devices,), station number.
-        device_layout: int32 (devices,).
-        device_base: int32 (devices,), first entry of the device.
+        device_station: int64 (devices,), station number.
+        device_layout: int64 (devices,).
+        device_base: int64 (devices,), first entry of the device.
         device_sender: as :func:`processors.deduplicate.sender` writes each device.
         slot: int32 (layouts, known names), place of a field among the device's entries, or UNKNOWN.
         name_code: payload field name → column of ``slot``.
@@ -82,7 +82,7 @@ class Plan:
         entries = list(catalogue.devices.values())
         self.device_names = [device for _, device in catalogue.devices]
         self.device_sender = [sender(network, device) for network, device in catalogue.devices]
-        self.device_station = np.array([self.station_number[e.station.id] for e in entries], np.int32)
+        self.device_station = np.array([self.station_number[e.station.id] for e in entries], np.int64)
         self.device_route = [e.route for e in entries]
         zones = sorted({e.timezone for e in entries})
         self.zones = [ZoneInfo(zone) for zone in zones]
@@ -98,8 +98,8 @@ class Plan:
             fields.extend(entry.fields.values())
             for name in names:
                 self.name_code.setdefault(name, len(self.name_code))
-        self.device_layout = np.array(layout_of, np.int32)
-        self.device_base = np.array(base, np.int32)
+        self.device_layout = np.array(layout_of, np.int64)
+        self.device_base = np.array(base, np.int64)
         # One more column, always UNKNOWN, stands for names that no device has.
         self.slot = np.full((max(len(layouts), 1), len(self.name_code) + 1), UNKNOWN, np.int32)
         for names, layout in layouts.items():

@@ -514,7 +514,7 @@ class RuleKind(Protocol):
         ...
 
     def on_heard(
-        self, station: NDArray[np.int32], received_us: NDArray[np.int64], revision: NDArray[np.int64]
+        self, station: NDArray[np.int64], received_us: NDArray[np.int64], revision: NDArray[np.int64]
     ) -> list[Transition]:
         """Learn that messages came in: station numbers, times of receipt and positions, shape (n,) each."""
         ...

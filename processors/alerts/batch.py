@@ -80,7 +80,7 @@ class Unmoved:
         return []
 
     def on_heard(
-        self, station: NDArray[np.int32], received_us: NDArray[np.int64], revision: NDArray[np.int64]
+        self, station: NDArray[np.int64], received_us: NDArray[np.int64], revision: NDArray[np.int64]
     ) -> list[Transition]:
         """Being heard does not count."""
         del station, received_us, revision
