@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 HASH: Final = np.dtype([("hi", "<u8"), ("lo", "<u8")])
+_BIT: Final = np.left_shift(1, np.arange(8), dtype=np.uint8, casting="unsafe")
 _REUSE: Final = 60_000
 """Brokers hand out packet identifiers in turn: one cannot come again within so many messages."""
 
@@ -93,9 +94,9 @@ class Segments:
         while at < n:
             hour = int(hours[at])
             self._expire(hour)
-            part = slice(at, int(np.searchsorted(hours, hour, "right")))
+            part = slice(at, n if hours[-1] == hour else int(np.searchsorted(hours, hour, "right")))
             known = self._seen(hashes[part]) | ~first_of_each(hashes[part])
-            if min(self._hours, default=hour) < hour:
+            if self._size + part.stop - at > self.maximum and min(self._hours, default=hour) < hour:
                 # Room counts message by message: the first new one that finds none makes the oldest hour go.
                 fit = int(np.searchsorted(np.cumsum(~known), max(self.maximum - self._size, 0), "right"))
                 if not fit:
@@ -227,20 +228,21 @@ class _Filter:
 
     def mark(self, hashes: NDArray[np.void]) -> None:
         """Remember hashes (k,)."""
-        for half in ("hi", "lo"):
-            at = hashes[half] >> self._shift
-            np.bitwise_or.at(
-                self._bits, at >> np.uint64(3), np.left_shift(1, at & np.uint64(7), dtype=np.uint8, casting="unsafe")
-            )
+        byte, bit = self._places(hashes)
+        np.bitwise_or.at(self._bits, byte, bit)
         self._room -= len(hashes)
 
     def maybe(self, hashes: NDArray[np.void]) -> NDArray[np.bool_]:
         """Say which of ``hashes`` (m,) may have been marked."""
-        out = np.ones(len(hashes), np.bool_)
-        for half in ("hi", "lo"):
-            at = hashes[half] >> self._shift
-            out &= (self._bits[at >> np.uint64(3)] >> (at & np.uint64(7)).astype(np.uint8) & 1).astype(np.bool_)
+        byte, bit = self._places(hashes)
+        marked = self._bits.take(byte) & bit
+        out: NDArray[np.bool_] = np.logical_and(marked[::2], marked[1::2])
         return out
+
+    def _places(self, hashes: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Return where the two bits of each hash (m,) are: byte and bit in it, shape (2 m,), two after two."""
+        at = (hashes.view(np.uint64) >> self._shift).astype(np.int64)
+        return at >> 3, _BIT.take(at & 7)
 
 
 class InFlight:

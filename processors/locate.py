@@ -19,11 +19,11 @@ def devices(plan: Plan, messages: Messages) -> NDArray[np.int64]:
     """Return the device number of each message, shape (n,); UNKNOWN where the catalogue has no such device."""
     networks, network_names = messages.network
     senders, sender_names = messages.device
-    look_up = plan.device.get
     if len(network_names) == 1:  # usual, and a dictionary's names are distinct
-        network = network_names[0]
-        table = np.array([look_up((network, name), UNKNOWN) for name in sender_names], np.int64)
+        number = plan.device_of.get(network_names[0], {}).get
+        table = np.array([number(name, UNKNOWN) for name in sender_names], np.int64)
         return np.asarray(table[senders])
+    look_up = plan.device.get
     pairs, inverse = np.unique(networks.astype(np.int64) * len(sender_names) + senders, return_inverse=True)
     numbers = [
         look_up((network_names[pair // len(sender_names)], sender_names[pair % len(sender_names)]), UNKNOWN)

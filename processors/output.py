@@ -87,7 +87,7 @@ def _reading_block(plan: Plan, columns: dict[str, NDArray[Any]]) -> pa.RecordBat
     return records.batch(
         records.READINGS,
         {
-            "station": _dictionary(place.take(station), plan.stations.filter(pa.array(used))),
+            "station": _dictionary(place.take(station), plan.stations.take(used.nonzero()[0])),
             "property": _dictionary(plan.series_property.take(series), plan.properties),
             "channel": _dictionary(plan.series_channel.take(series), plan.channels),
             "time": records.times(columns["time"]),

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from qingtu.contracts import RuleKind
 
 _IGNORED_REASON: Final = "sys_topic"
+# Looking up a member of an enumeration takes as long as a call of numpy.
+_STORED, _IGNORED = int(Outcome.STORED), int(Outcome.IGNORED)
+_DUPLICATE, _QUARANTINED = int(Outcome.DUPLICATE), int(Outcome.QUARANTINED)
 _QOS, _DUP, _RETAIN = int(MessageFlag.QOS), int(MessageFlag.DUP), int(MessageFlag.RETAIN)
 _FAR: Final = 1 << 61
 """A time of receipt after all times: makes a reading late."""
@@ -84,7 +87,7 @@ class Pass:
         """
         n = len(messages)
         refusals = Refusals(np.zeros(n, np.int64), np.zeros(n, np.int64))
-        outcome = np.full(n, Outcome.STORED, np.uint8)
+        outcome = np.full(n, _STORED, np.uint8)
         active = self._gateway_refusals(messages, refusals, outcome)
         if guilty is not None:
             active &= ~guilty
@@ -110,10 +113,10 @@ class Pass:
             decoded_count += refusals.count - refused_before
         self._unknown_devices(messages, device, active, decoded_count, refusals)
         duplicate = self._duplicates(messages, device, own)
-        outcome[list(refusals.notes)] = Outcome.QUARANTINED
+        outcome[list(refusals.notes)] = _QUARANTINED
         repeats = bool(duplicate.any())
         if repeats:
-            outcome[duplicate] = Outcome.DUPLICATE
+            outcome[duplicate] = _DUPLICATE
         self._mark_clocks(messages, device, made, duplicate, refusals, offset, output)
         known = (
             np.where(messages.redriven, driven_us, messages.received_us) if messages.driven else messages.received_us
@@ -140,7 +143,7 @@ class Pass:
         for i in np.flatnonzero(~taken).tolist():
             reason = names[codes[i]]
             if reason == _IGNORED_REASON:
-                outcome[i] = Outcome.IGNORED
+                outcome[i] = _IGNORED
             else:
                 refusals.add(i, "gateway", reason, f"{len(messages.payload[i])} bytes kept", 0)
         return taken
@@ -390,7 +393,7 @@ class Pass:
             }
         )
         for i, notes in sorted(refusals.notes.items()):
-            if outcome[i] != Outcome.DUPLICATE:
+            if outcome[i] != _DUPLICATE:
                 stage, reason, _ = notes[0]
                 # Each text once: a device whose clock is wrong says the same of every reading.
                 said = Counter(note[2] for note in notes)

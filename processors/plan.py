@@ -30,12 +30,37 @@ UNKNOWN: Final = -1
 _DELAY_FLOOR: Final = 10 * MINUTE
 
 
+class Names:
+    """Names from which some are taken again and again.
+
+    Arrow's own kernels for it find their memory cold in a frame of a few messages, and then take most of its time.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        encoded = [name.encode() for name in names]
+        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
+        self._length = np.array([len(name) for name in encoded], np.int64)
+        self._start = np.cumsum(self._length) - self._length
+
+    def take(self, some: NDArray[np.int64]) -> pa.StringArray:
+        """Return the names with these numbers (n,)."""
+        length = self._length.take(some)
+        end = np.cumsum(length)
+        offsets = np.zeros(len(some) + 1, np.int32)
+        offsets[1:] = end
+        at = np.repeat(self._start.take(some) - (end - length), length)
+        at += np.arange(len(at))
+        buffers = pa.py_buffer(offsets), pa.py_buffer(self._bytes.take(at))
+        return pa.StringArray.from_buffers(len(some), *buffers)
+
+
 class Plan:
     """Look-up tables of one catalogue version.
 
     Attributes:
         catalogue: what this was made from.
         device: (network, device) → device number.
+        device_of: network → device → the same.
         device_station: int64 (devices,), station number.
         device_layout: int64 (devices,).
         device_base: int64 (devices,), first entry of the device.
@@ -47,7 +72,8 @@ class Plan:
         entry_sentinels: int32 (entries,), index into ``sentinel_sets``.
         sentinel_sets: distinct arrays of numbers that mean "no value".
         delay_us: int64 (series,), received later than this after its time means late.
-        stations, properties, channels: Arrow string arrays of names.
+        stations: names, to be taken by number.
+        properties, channels: Arrow string arrays of names.
         series_station, series_property, series_channel: int32 (series,), indices into those.
         station_zone: index into ``zones`` of each station.
         partition: the one that this is for.
@@ -66,7 +92,7 @@ class Plan:
         self.channel_names = sorted({s.channel for s in series} | {"main"})
         properties = {name: i for i, name in enumerate(self.property_names)}
         channels = {name: i for i, name in enumerate(self.channel_names)}
-        self.stations = pa.array(self.station_names, pa.string())
+        self.stations = Names(self.station_names)
         self.properties = pa.array(self.property_names, pa.string())
         self.channels = pa.array(self.channel_names, pa.string())
         self.series_station = np.array([self.station_number[s.station] for s in series], np.int32)
@@ -79,6 +105,9 @@ class Plan:
 
     def _devices(self, catalogue: Catalogue) -> None:
         self.device = {key: i for i, key in enumerate(catalogue.devices)}
+        self.device_of: dict[str, dict[str, int]] = {}
+        for (network, device), number in self.device.items():
+            self.device_of.setdefault(network, {})[device] = number
         entries = list(catalogue.devices.values())
         self.device_names = [device for _, device in catalogue.devices]
         self.device_sender = [sender(network, device) for network, device in catalogue.devices]

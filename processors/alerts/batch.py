@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from processors.quality.run import Judged
     from qingtu.contracts import Transition
+_GOOD: Final = int(Flag.NOT_EVALUATED)
 
 
 @dataclass(frozen=True)  # no slots: what several kinds ask for is worked out once and kept
@@ -56,14 +57,14 @@ class Batch:
     @cached_property
     def good(self) -> NDArray[np.bool_]:
         """Which are fresh and have flag 1 or 2, bool (m,)."""
-        out: NDArray[np.bool_] = self.fresh & (self.judged.flag <= Flag.NOT_EVALUATED)
+        out: NDArray[np.bool_] = self.fresh & (self.judged.flag <= _GOOD)
         return out
 
     @cached_property
     def struck(self) -> NDArray[np.int64] | None:
         """Time of the earlier reading that each one shows to be bad, int64 (m,), NEVER: none; None: no one does."""
         judged = self.judged
-        bad = judged.again_flag >= Flag.SUSPECT
+        bad = judged.again_flag > _GOOD
         if not bad.any():
             return None
         out = np.full(len(self.series), NEVER, np.int64)
