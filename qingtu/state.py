@@ -26,8 +26,8 @@ def pack(arrays: Mapping[str, np.ndarray[Any, Any]], values: Mapping[str, Any] |
     index = []
     bodies = []
     for name, array in arrays.items():
-        body = np.ascontiguousarray(array).tobytes()
-        index.append([name, np.lib.format.dtype_to_descr(array.dtype), list(array.shape), len(body)])
+        body = np.ascontiguousarray(array).data
+        index.append([name, np.lib.format.dtype_to_descr(array.dtype), list(array.shape), body.nbytes])
         bodies.append(body)
     head = orjson.dumps({"v": STATE_VERSION, "arrays": index, "values": dict(values or {})})
     return b"".join((_HEAD.pack(_MAGIC, len(head)), head, *bodies))
