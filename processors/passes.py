@@ -9,7 +9,7 @@ import numpy as np
 
 from ingest.decoders import DECODERS
 from processors import convert, deduplicate, locate
-from processors.alerts.batch import Batch
+from processors.alerts.batch import Batch, Unmoved
 from processors.decode import decode
 from processors.messages import Messages, Readings, Refusals
 from processors.plan import UNKNOWN, Plan
@@ -58,6 +58,7 @@ class Pass:
         """
         self.quality = quality
         self.kinds = kinds
+        self._readers, self._hearers = _moved_by(kinds, "on_readings"), _moved_by(kinds, "on_heard")
         self.quiet = quiet
         self.segments = deduplicate.Segments(0, 0)
         self.in_flight = deduplicate.InFlight()
@@ -91,7 +92,7 @@ class Pass:
         active = self._gateway_refusals(messages, refusals, outcome)
         if guilty is not None:
             active &= ~guilty
-            for i in np.flatnonzero(guilty).tolist():
+            for i in guilty.nonzero()[0].tolist():
                 refusals.add(i, "process", "internal_error", "this message makes the pass fail", 0)
         own = np.zeros(n, np.bool_)
         decoded_count = np.zeros(n, np.int64)
@@ -140,7 +141,7 @@ class Pass:
         if names == [""]:
             return np.ones(len(messages), np.bool_)
         taken: NDArray[np.bool_] = np.array([name == "" for name in names], np.bool_)[codes]
-        for i in np.flatnonzero(~taken).tolist():
+        for i in (~taken).nonzero()[0].tolist():
             reason = names[codes[i]]
             if reason == _IGNORED_REASON:
                 outcome[i] = _IGNORED
@@ -177,7 +178,7 @@ class Pass:
     def _refuse_units(
         decoded: Decoded, message: NDArray[np.int64], refused: NDArray[np.bool_], refusals: Refusals
     ) -> None:
-        for i in np.flatnonzero(refused).tolist():
+        for i in refused.nonzero()[0].tolist():
             name, unit = decoded.names[decoded.name[i]][:80], decoded.units[decoded.unit[i]]
             if unit == "":
                 reason, detail = "not_finite", f"{name}: too large in its unit"
@@ -209,13 +210,13 @@ class Pass:
                 time[mine] = convert.to_utc(time[mine], self.plan.zones[zone])
         ahead_us = time - received
         wrong = (ahead_us > self._ahead_us) | (ahead_us < -self._backfill_us)
-        for i in np.flatnonzero(wrong).tolist():
+        for i in wrong.nonzero()[0].tolist():
             ahead = (int(time[i]) - int(received[i])) / SECOND
             refusals.add(int(message[i]), "convert", "clock_wrong", f"claims a time {ahead:+.0f} s from receipt", 1)
         if not timeless:
             return time, wrong
         old = none & ((messages.flags[message] & _RETAIN) > 0)
-        for i in np.flatnonzero(old).tolist():
+        for i in old.nonzero()[0].tolist():
             refusals.add(int(message[i]), "convert", "retained_no_time", "kept by the broker, age unknown", 1)
         return time, wrong | old
 
@@ -251,7 +252,7 @@ class Pass:
         decoded_count: NDArray[np.int64],
         refusals: Refusals,
     ) -> None:
-        for i in np.flatnonzero(active & (device == UNKNOWN)).tolist():
+        for i in (active & (device == UNKNOWN)).nonzero()[0].tolist():
             name = "/".join(messages.sender(i))
             refusals.add(
                 i, "locate", "unknown_device", f"no device {name[:160]!r} in the catalogue", int(decoded_count[i])
@@ -355,21 +356,19 @@ class Pass:
             }  # fmt: skip
             columns = {name: np.concatenate([column, again[name]]) for name, column in columns.items()}
         output.readings.append((self.plan, columns))
-        for kind in self.kinds.values():
+        for kind in self._readers:
             output.transitions.extend(map(self.quiet.marked, kind.on_readings(batch)))
 
     def _heard(self, messages: Messages, device: NDArray[np.int64], offset: int, output: Output) -> None:
         # A retained message is sent because we subscribed: it does not tell that its device lives.
         retained = (messages.flags & _RETAIN) > 0
-        rows = np.flatnonzero((device != UNKNOWN) & ~messages.redriven & ~retained)
+        rows = ((device != UNKNOWN) & ~messages.redriven & ~retained).nonzero()[0]
         if not len(rows):
             return
         station = self.plan.device_station[device[rows]]
-        revision = (offset << 16) | messages.row[rows]
-        for kind in self.kinds.values():
-            output.transitions.extend(
-                map(self.quiet.marked, kind.on_heard(station, messages.received_us[rows], revision))
-            )
+        revision, received = (offset << 16) | messages.row[rows], messages.received_us[rows]
+        for kind in self._hearers:
+            output.transitions.extend(map(self.quiet.marked, kind.on_heard(station, received, revision)))
 
     @staticmethod
     def _report(
@@ -399,6 +398,11 @@ class Pass:
                 said = Counter(note[2] for note in notes)
                 detail = "; ".join(text if n == 1 else f"{text} ({n} readings)" for text, n in said.items())
                 output.rejected.append((int(messages.row[i]), stage, reason, detail, int(refusals.count[i])))
+
+
+def _moved_by(kinds: Mapping[str, RuleKind], what: str) -> list[RuleKind]:
+    """Return the kinds that something may move: of a dozen few look at readings, and fewer at being heard."""
+    return [kind for kind in kinds.values() if getattr(type(kind), what) is not getattr(Unmoved, what)]
 
 
 def _claims(made: Sequence[tuple[NDArray[np.int64], Decoded]], n: int) -> NDArray[np.bool_]:

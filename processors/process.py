@@ -151,7 +151,7 @@ class Process:
         to_tell: list[Transition] = []
         ticks: list[tuple[int, int, str | None]] = []
         hearing: dict[str, int] = {}
-        edges = np.flatnonzero(kinds != _MESSAGE)
+        edges = (kinds != _MESSAGE).nonzero()[0]
         at = 0
         for edge in (*edges.tolist(), len(kinds)):
             if edge > at:
