@@ -89,13 +89,20 @@ class Segments:
         """
         n, at = len(hashes), 0
         again = np.zeros(n, np.bool_)
-        now = np.maximum(np.maximum.accumulate(received_us), self.now_us)
-        hours = now // HOUR
+        if not n:
+            return again
+        begin, self.now_us = self.now_us, max(self.now_us, int(received_us.max()))
+        # Nearly always all are of one hour, and then it need not be known of each.
+        hours, last = None, self.now_us // HOUR
+        if max(begin, int(received_us[0])) // HOUR < last:
+            hours = np.maximum(np.maximum.accumulate(received_us), begin) // HOUR
         while at < n:
-            hour = int(hours[at])
+            hour = last if hours is None else int(hours[at])
             self._expire(hour)
-            part = slice(at, n if hours[-1] == hour else int(np.searchsorted(hours, hour, "right")))
-            known = self._seen(hashes[part]) | ~first_of_each(hashes[part])
+            part = slice(at, n if hours is None else int(np.searchsorted(hours, hour, "right")))
+            known = self._seen(hashes[part])
+            if (first := first_of_each(hashes[part])) is not None:
+                known |= ~first
             if self._size + part.stop - at > self.maximum and min(self._hours, default=hour) < hour:
                 # Room counts message by message: the first new one that finds none makes the oldest hour go.
                 fit = int(np.searchsorted(np.cumsum(~known), max(self.maximum - self._size, 0), "right"))
@@ -107,8 +114,6 @@ class Segments:
             again[part] = known
             self._add(hour, hashes[part][~known] if known.any() else hashes[part])
             at = part.stop
-        if n:
-            self.now_us = int(now[-1])
         return again
 
     def _seen(self, hashes: NDArray[np.void]) -> NDArray[np.bool_]:
@@ -323,11 +328,11 @@ class InFlight:
             self._rows = dict(zip(keys, rows, strict=True))
 
 
-def first_of_each(hashes: NDArray[np.void]) -> NDArray[np.bool_]:
-    """Say for each hash (m,) whether it is the first of its kind in the array."""
+def first_of_each(hashes: NDArray[np.void]) -> NDArray[np.bool_] | None:
+    """Say for each hash (m,) whether it is the first of its kind in the array; None: all are."""
     halves = np.sort(hashes["hi"])
     if (halves[1:] != halves[:-1]).all():  # nearly always; numpy is slow at sorting what has two fields
-        return np.ones(len(hashes), np.bool_)
+        return None
     out: NDArray[np.bool_] = np.zeros(len(hashes), np.bool_)
     out[np.unique(hashes, return_index=True)[1]] = True
     return out

@@ -17,6 +17,7 @@ when their hour is over: what lasts becomes history.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -61,7 +62,6 @@ class Deviation(SeriesKind):
         self._sign = np.array([_SIGN[w.rule.direction] for w in watches], np.float64)
         either = np.isnan(self._sign)
         self._either = either if either.any() else None
-        self._seen = np.full((3, len(watches)), np.nan)  # mean, spread, days that the newest was compared with
         return ladder
 
     def measure(self, w: NDArray[np.int64], batch: Batch, row: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -76,8 +76,6 @@ class Deviation(SeriesKind):
         days, mean = m["days"].ravel().take(place), m["mean"].ravel().take(place)
         spread = np.sqrt(m["between"].ravel().take(place) + m["within"].ravel().take(place))
         np.maximum(spread, self._floor.take(w), out=spread)
-        for column, now in zip(self._seen, (mean, spread, days), strict=True):
-            column[w] = now
         rest = (value - mean) / spread
         far: NDArray[np.float64] = rest * self._sign.take(w)
         if self._either is not None:
@@ -118,7 +116,9 @@ class Deviation(SeriesKind):
 
     def told(self, w: int, batch: Batch, row: int, measure: float, level: int) -> tuple[float, float, dict[str, Any]]:
         """Tell the value, the bound that it is beyond, and what it was compared with."""
-        mean, spread, days = self._seen[:, w].tolist()
+        of_day = self.memory["hour"][w] % 24
+        mean, between, within, days = (float(self.memory[n][w, of_day]) for n in ("mean", "between", "within", "days"))
+        spread = max(math.sqrt(between + within), float(self._floor[w]))
         rule, value = self.ladder.watches[w].rule, float(batch.value[row])
         sign = 1.0 if rule.direction == "above" or (rule.direction == "either" and value >= mean) else -1.0
         limit = mean + sign * self.ladder.limit_of(w, level) * spread
