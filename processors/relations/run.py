@@ -102,7 +102,7 @@ def _judge(
     A sample is of one message, so of one station: (sample, slot) tells a group. Of several readings of one series in
     a sample the last counts, as in the store.
     """
-    out = np.full(len(series), Flag.NOT_EVALUATED, np.uint8)
+    out = np.where(np.isnan(value), np.uint8(Flag.MISSING), np.uint8(Flag.NOT_EVALUATED))
     place = np.full((one.related.series.shape[1], samples * one.width), -1, np.int64)
     group = np.full(samples * one.width, -1, np.int32)
     for layer in one.layers:
