@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from qingtu.contracts import Decoded
 
 
-def values(plan: Plan, entry: NDArray[np.int32], decoded: Decoded) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def values(plan: Plan, entry: NDArray[np.int64], decoded: Decoded) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Convert numbers.
 
     Args:
         plan: look-up tables.
-        entry: int32 (m,), none UNKNOWN.
+        entry: int64 (m,), none UNKNOWN.
         decoded: m readings.
 
     Returns:
@@ -34,11 +34,12 @@ def values(plan: Plan, entry: NDArray[np.int32], decoded: Decoded) -> tuple[NDAr
     """
     sent = decoded.value
     with np.errstate(over="ignore"):  # what becomes infinite is refused below
-        value = sent * plan.entry_scale[entry] + plan.entry_offset[entry]
+        value = sent * plan.entry_scale.take(entry)
+        value += plan.entry_offset.take(entry)
     refused = np.zeros(len(sent), np.bool_)
     if len(decoded.units) > 1:
         other = np.flatnonzero(decoded.unit)
-        pairs = entry[other].astype(np.int64) * len(decoded.units) + decoded.unit[other]
+        pairs = entry[other] * len(decoded.units) + decoded.unit[other]
         distinct, which = np.unique(pairs, return_inverse=True)
         for k, pair in enumerate(distinct.tolist()):
             rows = other[which == k]
@@ -48,14 +49,13 @@ def values(plan: Plan, entry: NDArray[np.int32], decoded: Decoded) -> tuple[NDAr
             else:
                 with np.errstate(over="ignore"):
                     value[rows] = sent[rows] * to.scale + to.offset
-    which_set = plan.entry_sentinels[entry]
     for k, numbers in enumerate(plan.sentinel_sets):
         if len(numbers):
             missing = np.zeros(len(sent), np.bool_)
             for number in numbers:
                 missing |= sent == number
             if missing.any():
-                value[missing & (which_set == k)] = np.nan
+                value[missing & (plan.entry_sentinels[entry] == k)] = np.nan
     # A scale can carry a huge number over the edge of 64 bits; infinite is not a value.
     refused |= np.isinf(value)
     return value, refused

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 HASH: Final = np.dtype([("hi", "<u8"), ("lo", "<u8")])
+_BIT: Final = np.left_shift(1, np.arange(8), dtype=np.uint8, casting="unsafe")
 _REUSE: Final = 60_000
 """Brokers hand out packet identifiers in turn: one cannot come again within so many messages."""
 
@@ -88,14 +89,21 @@ class Segments:
         """
         n, at = len(hashes), 0
         again = np.zeros(n, np.bool_)
-        now = np.maximum(np.maximum.accumulate(received_us), self.now_us)
-        hours = now // HOUR
+        if not n:
+            return again
+        begin, self.now_us = self.now_us, max(self.now_us, int(received_us.max()))
+        # Nearly always all are of one hour, and then it need not be known of each.
+        hours, last = None, self.now_us // HOUR
+        if max(begin, int(received_us[0])) // HOUR < last:
+            hours = np.maximum(np.maximum.accumulate(received_us), begin) // HOUR
         while at < n:
-            hour = int(hours[at])
+            hour = last if hours is None else int(hours[at])
             self._expire(hour)
-            part = slice(at, int(np.searchsorted(hours, hour, "right")))
-            known = self._seen(hashes[part]) | ~first_of_each(hashes[part])
-            if min(self._hours, default=hour) < hour:
+            part = slice(at, n if hours is None else int(np.searchsorted(hours, hour, "right")))
+            known = self._seen(hashes[part])
+            if (first := first_of_each(hashes[part])) is not None:
+                known |= ~first
+            if self._size + part.stop - at > self.maximum and min(self._hours, default=hour) < hour:
                 # Room counts message by message: the first new one that finds none makes the oldest hour go.
                 fit = int(np.searchsorted(np.cumsum(~known), max(self.maximum - self._size, 0), "right"))
                 if not fit:
@@ -104,10 +112,8 @@ class Segments:
                 part = slice(at, at + fit)
                 known = known[:fit]
             again[part] = known
-            self._add(hour, hashes[part][~known])
+            self._add(hour, hashes[part][~known] if known.any() else hashes[part])
             at = part.stop
-        if n:
-            self.now_us = int(now[-1])
         return again
 
     def _seen(self, hashes: NDArray[np.void]) -> NDArray[np.bool_]:
@@ -227,20 +233,21 @@ class _Filter:
 
     def mark(self, hashes: NDArray[np.void]) -> None:
         """Remember hashes (k,)."""
-        for half in ("hi", "lo"):
-            at = hashes[half] >> self._shift
-            np.bitwise_or.at(
-                self._bits, at >> np.uint64(3), np.left_shift(1, at & np.uint64(7), dtype=np.uint8, casting="unsafe")
-            )
+        byte, bit = self._places(hashes)
+        np.bitwise_or.at(self._bits, byte, bit)
         self._room -= len(hashes)
 
     def maybe(self, hashes: NDArray[np.void]) -> NDArray[np.bool_]:
         """Say which of ``hashes`` (m,) may have been marked."""
-        out = np.ones(len(hashes), np.bool_)
-        for half in ("hi", "lo"):
-            at = hashes[half] >> self._shift
-            out &= (self._bits[at >> np.uint64(3)] >> (at & np.uint64(7)).astype(np.uint8) & 1).astype(np.bool_)
+        byte, bit = self._places(hashes)
+        marked = self._bits.take(byte) & bit
+        out: NDArray[np.bool_] = np.logical_and(marked[::2], marked[1::2])
         return out
+
+    def _places(self, hashes: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Return where the two bits of each hash (m,) are: byte and bit in it, shape (2 m,), two after two."""
+        at = (hashes.view(np.uint64) >> self._shift).astype(np.int64)
+        return at >> 3, _BIT.take(at & 7)
 
 
 class InFlight:
@@ -286,6 +293,10 @@ class InFlight:
         self._count = int(counts[-1]) if len(counts) else self._count
         return again
 
+    def count(self, qos: NDArray[np.bool_]) -> None:
+        """Take n messages with a time or counter of their own: they only use up packet identifiers."""
+        self._count += int(np.count_nonzero(qos))
+
     def forget(self, gateway: str) -> None:
         """Forget what came in a gateway's session that the broker has ended: its identifiers begin anew."""
         self._rows = {key: row for key, row in self._rows.items() if key[0] != gateway}
@@ -317,11 +328,11 @@ class InFlight:
             self._rows = dict(zip(keys, rows, strict=True))
 
 
-def first_of_each(hashes: NDArray[np.void]) -> NDArray[np.bool_]:
-    """Say for each hash (m,) whether it is the first of its kind in the array."""
+def first_of_each(hashes: NDArray[np.void]) -> NDArray[np.bool_] | None:
+    """Say for each hash (m,) whether it is the first of its kind in the array; None: all are."""
     halves = np.sort(hashes["hi"])
     if (halves[1:] != halves[:-1]).all():  # nearly always; numpy is slow at sorting what has two fields
-        return np.ones(len(hashes), np.bool_)
+        return None
     out: NDArray[np.bool_] = np.zeros(len(hashes), np.bool_)
     out[np.unique(hashes, return_index=True)[1]] = True
     return out

@@ -28,6 +28,7 @@ class Messages:
         packet_id: int32 (n,).
         connection: int64 (n,).
         redriven: bool (n,).
+        driven: any is.
         redrive_of: Arrow int64 (n,), null where not re-driven.
         shift_us: int64 (n,), 0 where not re-driven.
     """
@@ -45,19 +46,20 @@ class Messages:
     packet_id: NDArray[np.int32]
     connection: NDArray[np.int64]
     redriven: NDArray[np.bool_]
+    driven: bool
     redrive_of: pa.Array
     shift_us: NDArray[np.int64]
 
     @classmethod
     def of(cls, rows: pa.RecordBatch, start: int, stop: int) -> Messages:
         """Take rows ``start`` to ``stop`` (exclusive) of a raw frame."""
-        part = rows.slice(start, stop - start)
+        n = stop - start
+        part = rows if n == rows.num_rows else rows.slice(start, n)
 
         def plain(name: str) -> NDArray[Any]:
             return np.asarray(part.column(name))
 
-        redrive_of, shift = part.column("redrive_of"), part.column("shift_us")
-        n = stop - start
+        redrive_of, shift, digest = (part.column(name) for name in ("redrive_of", "shift_us", "digest"))
         # Rows that are driven again are rare, and a call of an Arrow kernel costs more than its work.
         none = redrive_of.null_count == n
         return cls(
@@ -69,11 +71,12 @@ class Messages:
             route=codes_of(part.column("route")),
             refused=codes_of(part.column("refused")),
             payload=part.column("payload").to_pylist(),
-            digest=part.column("digest").to_pylist(),
+            digest=[None] * n if digest.null_count == n else digest.to_pylist(),
             flags=plain("flags"),
             packet_id=plain("packet_id"),
             connection=plain("connection"),
             redrive_of=redrive_of,
+            driven=not none or shift.null_count < n,
             redriven=np.zeros(n, np.bool_) if none else redrive_of.is_valid().to_numpy(zero_copy_only=False),
             shift_us=np.zeros(n, np.int64) if shift.null_count == n else np.asarray(shift.fill_null(0)),
         )
@@ -119,20 +122,22 @@ class Readings:
 
     Attributes:
         message: int64 (m,), index into the messages.
-        series: int32 (m,).
+        series: int64 (m,).
         time_us: int64 (m,).
         value: float64 (m,), canonical unit, NaN when missing.
         mark: uint8 (m,), what the device says of it, 0 for nothing; None: nothing of any.
     """
 
     message: NDArray[np.int64]
-    series: NDArray[np.int32]
+    series: NDArray[np.int64]
     time_us: NDArray[np.int64]
     value: NDArray[np.float64]
     mark: NDArray[np.uint8] | None = None
 
     def keep(self, which: NDArray[Any]) -> Readings:
         """Return some of the readings: a mask or places."""
+        if which.dtype == np.bool_ and which.all():
+            return self
         mark = None if self.mark is None else self.mark[which]
         return Readings(self.message[which], self.series[which], self.time_us[which], self.value[which], mark)
 

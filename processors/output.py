@@ -79,7 +79,7 @@ def _readings(blocks: list[tuple[Plan, dict[str, NDArray[Any]]]]) -> pa.RecordBa
 
 def _reading_block(plan: Plan, columns: dict[str, NDArray[Any]]) -> pa.RecordBatch:
     series = columns["series"]
-    station = plan.series_station[series]
+    station = plan.series_station.take(series)
     # Only the stations that occur: a reader looks up each name of the dictionary.
     used = np.zeros(len(plan.station_names), np.bool_)
     used[station] = True
@@ -87,9 +87,9 @@ def _reading_block(plan: Plan, columns: dict[str, NDArray[Any]]) -> pa.RecordBat
     return records.batch(
         records.READINGS,
         {
-            "station": _dictionary(place[station], plan.stations.filter(pa.array(used))),
-            "property": _dictionary(plan.series_property[series], plan.properties),
-            "channel": _dictionary(plan.series_channel[series], plan.channels),
+            "station": _dictionary(place.take(station), plan.stations.take(used.nonzero()[0])),
+            "property": _dictionary(plan.series_property.take(series), plan.properties),
+            "channel": _dictionary(plan.series_channel.take(series), plan.channels),
             "time": records.times(columns["time"]),
             "value": columns["value"],
             "flag": columns["flag"],

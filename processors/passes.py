@@ -9,7 +9,7 @@ import numpy as np
 
 from ingest.decoders import DECODERS
 from processors import convert, deduplicate, locate
-from processors.alerts.batch import Batch
+from processors.alerts.batch import Batch, Unmoved
 from processors.decode import decode
 from processors.messages import Messages, Readings, Refusals
 from processors.plan import UNKNOWN, Plan
@@ -19,7 +19,7 @@ from qingtu.grouped import by_series
 from qingtu.records import Cause, MessageFlag, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from qingtu.contracts import RuleKind
 
 _IGNORED_REASON: Final = "sys_topic"
+# Looking up a member of an enumeration takes as long as a call of numpy.
+_STORED, _IGNORED = int(Outcome.STORED), int(Outcome.IGNORED)
+_DUPLICATE, _QUARANTINED = int(Outcome.DUPLICATE), int(Outcome.QUARANTINED)
+_QOS, _DUP, _RETAIN = int(MessageFlag.QOS), int(MessageFlag.DUP), int(MessageFlag.RETAIN)
 _FAR: Final = 1 << 61
 """A time of receipt after all times: makes a reading late."""
 
@@ -54,6 +58,7 @@ class Pass:
         """
         self.quality = quality
         self.kinds = kinds
+        self._readers, self._hearers = _moved_by(kinds, "on_readings"), _moved_by(kinds, "on_heard")
         self.quiet = quiet
         self.segments = deduplicate.Segments(0, 0)
         self.in_flight = deduplicate.InFlight()
@@ -83,38 +88,44 @@ class Pass:
         """
         n = len(messages)
         refusals = Refusals(np.zeros(n, np.int64), np.zeros(n, np.int64))
-        outcome = np.full(n, Outcome.STORED, np.uint8)
+        outcome = np.full(n, _STORED, np.uint8)
         active = self._gateway_refusals(messages, refusals, outcome)
         if guilty is not None:
             active &= ~guilty
-            for i in np.flatnonzero(guilty).tolist():
+            for i in guilty.nonzero()[0].tolist():
                 refusals.add(i, "process", "internal_error", "this message makes the pass fail", 0)
         own = np.zeros(n, np.bool_)
-        claims = np.zeros(n, np.bool_)
         decoded_count = np.zeros(n, np.int64)
         device = locate.devices(self.plan, messages)
-        blocks, events = [], []
+        blocks: list[Readings] = []
+        events: list[tuple[int, str, int, int, dict[str, Any]]] = []
+        made: list[tuple[NDArray[np.int64], Decoded]] = []
         for rows, decoded in decode(messages, active, self._routes, DECODERS, refusals):
             own[rows] = decoded.own_identity
             decoded_count[rows] += np.bincount(decoded.row, minlength=len(rows))
-            claims[rows[decoded.row[decoded.time_us != NO_TIME]]] = True
             for row, kind, level, time, attributes in decoded.events:
-                claims[rows[row]] |= time != NO_TIME
                 events.append((int(rows[row]), kind, level, time, attributes))
+            made.append((rows, decoded))
             blocks.append(self._block(messages, device, rows, decoded, refusals))
         # Events are no readings; only those that are refused are booked beside refused readings.
-        refused_before = refusals.count.copy()
-        events = self._locate_events(messages, device, events, refusals)
-        decoded_count += refusals.count - refused_before
+        if events:
+            refused_before = refusals.count.copy()
+            events = self._locate_events(messages, device, events, refusals)
+            decoded_count += refusals.count - refused_before
         self._unknown_devices(messages, device, active, decoded_count, refusals)
         duplicate = self._duplicates(messages, device, own)
-        outcome[list(refusals.notes)] = Outcome.QUARANTINED
-        outcome[duplicate] = Outcome.DUPLICATE
-        self._mark_clocks(messages, device, claims & ~duplicate, refusals, offset, output)
-        known = np.where(messages.redriven, driven_us, messages.received_us)
+        outcome[list(refusals.notes)] = _QUARANTINED
+        repeats = bool(duplicate.any())
+        if repeats:
+            outcome[duplicate] = _DUPLICATE
+        self._mark_clocks(messages, device, made, duplicate, refusals, offset, output)
+        known = (
+            np.where(messages.redriven, driven_us, messages.received_us) if messages.driven else messages.received_us
+        )
         if blocks:
             readings = Readings.join(blocks)
-            self._judge(messages, readings.keep(~duplicate[readings.message]), offset, known, output)
+            readings = readings.keep(~duplicate[readings.message]) if repeats else readings
+            self._judge(messages, readings, offset, known, output)
         self._heard(messages, device, offset, output)
         self._report(messages, outcome, decoded_count, refusals, output)
         for i, kind, level, time, attributes in events:
@@ -127,11 +138,13 @@ class Pass:
     @staticmethod
     def _gateway_refusals(messages: Messages, refusals: Refusals, outcome: NDArray[np.uint8]) -> NDArray[np.bool_]:
         codes, names = messages.refused
+        if names == [""]:
+            return np.ones(len(messages), np.bool_)
         taken: NDArray[np.bool_] = np.array([name == "" for name in names], np.bool_)[codes]
-        for i in np.flatnonzero(~taken).tolist():
+        for i in (~taken).nonzero()[0].tolist():
             reason = names[codes[i]]
             if reason == _IGNORED_REASON:
-                outcome[i] = Outcome.IGNORED
+                outcome[i] = _IGNORED
             else:
                 refusals.add(i, "gateway", reason, f"{len(messages.payload[i])} bytes kept", 0)
         return taken
@@ -139,17 +152,17 @@ class Pass:
     def _block(
         self,
         messages: Messages,
-        device: NDArray[np.int32],
+        device: NDArray[np.int64],
         rows: NDArray[np.int64],
         decoded: Decoded,
         refusals: Refusals,
     ) -> Readings:
         """Locate and convert what one decoder made; refuse what cannot be."""
-        message = rows[decoded.row]
-        sender = device[message]
+        message = rows.take(decoded.row)
+        sender = device.take(message)
         decoded, message, sender = _subset(decoded, sender != UNKNOWN, message, sender)
         entry = locate.entries(self.plan, sender, decoded)
-        missing = entry == UNKNOWN
+        missing = entry < 0
         if missing.any():
             names = [f"{decoded.names[c][:80]!r} is not a field of this device" for c in decoded.name[missing].tolist()]
             refusals.add_many(message[missing], "locate", "unknown_property", names)
@@ -165,7 +178,7 @@ class Pass:
     def _refuse_units(
         decoded: Decoded, message: NDArray[np.int64], refused: NDArray[np.bool_], refusals: Refusals
     ) -> None:
-        for i in np.flatnonzero(refused).tolist():
+        for i in refused.nonzero()[0].tolist():
             name, unit = decoded.names[decoded.name[i]][:80], decoded.units[decoded.unit[i]]
             if unit == "":
                 reason, detail = "not_finite", f"{name}: too large in its unit"
@@ -179,31 +192,38 @@ class Pass:
         self,
         messages: Messages,
         message: NDArray[np.int64],
-        sender: NDArray[np.int32],
+        sender: NDArray[np.int64],
         decoded: Decoded,
         refusals: Refusals,
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return times in UTC, and which readings are refused for theirs."""
-        received = messages.received_us[message]
+        received = messages.received_us.take(message)
+        time = decoded.time_us + messages.shift_us.take(message) if messages.driven else decoded.time_us
         none = decoded.time_us == NO_TIME
-        time = np.where(none, received, decoded.time_us + messages.shift_us[message])
+        timeless = bool(none.any())
+        if timeless:
+            time = np.where(none, received, time)
         if decoded.local.any():
+            time = time.copy()
             for zone in np.unique(self.plan.device_zone[sender[decoded.local]]).tolist():
                 mine = decoded.local & (self.plan.device_zone[sender] == zone)
                 time[mine] = convert.to_utc(time[mine], self.plan.zones[zone])
-        wrong = (time - received > self._ahead_us) | (received - time > self._backfill_us)
-        for i in np.flatnonzero(wrong).tolist():
+        ahead_us = time - received
+        wrong = (ahead_us > self._ahead_us) | (ahead_us < -self._backfill_us)
+        for i in wrong.nonzero()[0].tolist():
             ahead = (int(time[i]) - int(received[i])) / SECOND
             refusals.add(int(message[i]), "convert", "clock_wrong", f"claims a time {ahead:+.0f} s from receipt", 1)
-        old = none & ((messages.flags[message] & MessageFlag.RETAIN) > 0)
-        for i in np.flatnonzero(old).tolist():
+        if not timeless:
+            return time, wrong
+        old = none & ((messages.flags[message] & _RETAIN) > 0)
+        for i in old.nonzero()[0].tolist():
             refusals.add(int(message[i]), "convert", "retained_no_time", "kept by the broker, age unknown", 1)
         return time, wrong | old
 
     def _locate_events(
         self,
         messages: Messages,
-        device: NDArray[np.int32],
+        device: NDArray[np.int64],
         events: list[tuple[int, str, int, int, dict[str, Any]]],
         refusals: Refusals,
     ) -> list[tuple[int, str, int, int, dict[str, Any]]]:
@@ -215,7 +235,7 @@ class Pass:
                 continue  # the whole message is refused
             if time != NO_TIME:
                 time += int(messages.shift_us[i])
-            elif messages.flags[i] & MessageFlag.RETAIN:
+            elif messages.flags[i] & _RETAIN:
                 refusals.add(i, "convert", "retained_no_time", f"event {kind}: kept by the broker, age unknown", 1)
                 continue
             if time != NO_TIME and not -self._backfill_us <= time - received <= self._ahead_us:
@@ -227,18 +247,18 @@ class Pass:
     @staticmethod
     def _unknown_devices(
         messages: Messages,
-        device: NDArray[np.int32],
+        device: NDArray[np.int64],
         active: NDArray[np.bool_],
         decoded_count: NDArray[np.int64],
         refusals: Refusals,
     ) -> None:
-        for i in np.flatnonzero(active & (device == UNKNOWN)).tolist():
+        for i in (active & (device == UNKNOWN)).nonzero()[0].tolist():
             name = "/".join(messages.sender(i))
             refusals.add(
                 i, "locate", "unknown_device", f"no device {name[:160]!r} in the catalogue", int(decoded_count[i])
             )
 
-    def _duplicates(self, messages: Messages, device: NDArray[np.int32], own: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _duplicates(self, messages: Messages, device: NDArray[np.int64], own: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Say which messages came before, and remember the others."""
         known = self.plan.device_sender
         senders = [
@@ -249,9 +269,12 @@ class Pass:
         if any(messages.digest):
             whole = [p if d is None else d for p, d in zip(whole, messages.digest, strict=True)]
         hashes = deduplicate.fingerprints(senders, whole)
-        qos = (messages.flags & MessageFlag.QOS) > 0
-        dup = (messages.flags & MessageFlag.DUP) > 0
+        qos = (messages.flags & _QOS) > 0
+        dup = (messages.flags & _DUP) > 0
         first_time = ~messages.redriven
+        if own.all() and not messages.driven:
+            self.in_flight.count(qos)
+            return self.segments.decide(hashes, messages.received_us)
         timeless = np.flatnonzero(first_time & ~own)
         duplicate = self.in_flight.decide(
             timeless, qos & first_time, dup, messages.packet_id, messages.connection, messages.gateway, hashes
@@ -263,8 +286,9 @@ class Pass:
     def _mark_clocks(
         self,
         messages: Messages,
-        device: NDArray[np.int32],
-        claims: NDArray[np.bool_],
+        device: NDArray[np.int64],
+        made: Sequence[tuple[NDArray[np.int64], Decoded]],
+        duplicate: NDArray[np.bool_],
         refusals: Refusals,
         offset: int,
         output: Output,
@@ -273,6 +297,7 @@ class Pass:
         wrong = {i for i, notes in refusals.notes.items() if any(note[1] == "clock_wrong" for note in notes)}
         if not wrong and not self.clock_wrong.any():
             return
+        claims = _claims(made, len(messages)) & ~duplicate
         counted = np.flatnonzero(claims & ~messages.redriven & (device != UNKNOWN))
         looked_at = self.clock_wrong.copy()
         looked_at[device[[i for i in wrong if device[i] != UNKNOWN]]] = True
@@ -299,23 +324,27 @@ class Pass:
     ) -> None:
         """Quality and station alerts of the readings that are stored."""
         order = by_series(readings.series, len(self.plan.series_station))
-        message, series = readings.message[order], readings.series[order]
-        time, value = readings.time_us[order], readings.value[order]
-        revision = (offset << 16) | messages.row[message]
-        # What is driven again is late whatever its time: it moves no memory and raises nothing.
-        received = np.where(messages.redriven[message], _FAR, messages.received_us[message])
+        message, series = readings.message.take(order), readings.series.take(order)
+        time, value = readings.time_us.take(order), readings.value.take(order)
+        revision = messages.row.take(message) | (offset << 16)
+        received_us = received = messages.received_us.take(message)
+        cause = np.zeros(len(series), np.uint8)
+        if messages.driven:
+            # What is driven again is late whatever its time: it moves no memory and raises nothing.
+            redriven = messages.redriven[message]
+            received = np.where(redriven, _FAR, received)
+            cause[redriven] = Cause.REDRIVE
         sample = self.quality.samples(readings.message, readings.time_us)
         mark = None if readings.mark is None else readings.mark[order]
         judged = self.quality.judge(series, time, value, received, None if sample is None else sample[order], mark)
-        held = self.quiet.held(self.plan.series_station[series], time)
-        batch = Batch(series, time, value, messages.received_us[message], revision, judged, held)
-        redriven = messages.redriven[message]
+        held = self.quiet.held(self.plan.series_station[series], time) if self.quiet.holds else None
+        batch = Batch(series, time, value, received_us, revision, judged, held)
         if judged.late.any():
             np.maximum.at(self.quality.revised, series[judged.late], revision[judged.late])
-        cause = np.where(redriven, np.uint8(Cause.REDRIVE), np.uint8(Cause.READING))
+        known_us = known.take(message) if messages.driven else received_us
         columns: dict[str, NDArray[Any]] = {
             "series": series, "time": time, "value": value, "flag": judged.flag, "tests": judged.tests,
-            "revision": revision, "known": known[message], "cause": cause, "late": judged.late,
+            "revision": revision, "known": known_us, "cause": cause, "late": judged.late,
         }  # fmt: skip
         if len(by := judged.again_by):
             np.maximum.at(self.quality.revised, series[by], revision[by])
@@ -327,21 +356,19 @@ class Pass:
             }  # fmt: skip
             columns = {name: np.concatenate([column, again[name]]) for name, column in columns.items()}
         output.readings.append((self.plan, columns))
-        for kind in self.kinds.values():
+        for kind in self._readers:
             output.transitions.extend(map(self.quiet.marked, kind.on_readings(batch)))
 
-    def _heard(self, messages: Messages, device: NDArray[np.int32], offset: int, output: Output) -> None:
+    def _heard(self, messages: Messages, device: NDArray[np.int64], offset: int, output: Output) -> None:
         # A retained message is sent because we subscribed: it does not tell that its device lives.
-        retained = (messages.flags & MessageFlag.RETAIN) > 0
-        rows = np.flatnonzero((device != UNKNOWN) & ~messages.redriven & ~retained)
+        retained = (messages.flags & _RETAIN) > 0
+        rows = ((device != UNKNOWN) & ~messages.redriven & ~retained).nonzero()[0]
         if not len(rows):
             return
         station = self.plan.device_station[device[rows]]
-        revision = (offset << 16) | messages.row[rows]
-        for kind in self.kinds.values():
-            output.transitions.extend(
-                map(self.quiet.marked, kind.on_heard(station, messages.received_us[rows], revision))
-            )
+        revision, received = (offset << 16) | messages.row[rows], messages.received_us[rows]
+        for kind in self._hearers:
+            output.transitions.extend(map(self.quiet.marked, kind.on_heard(station, received, revision)))
 
     @staticmethod
     def _report(
@@ -365,12 +392,26 @@ class Pass:
             }
         )
         for i, notes in sorted(refusals.notes.items()):
-            if outcome[i] != Outcome.DUPLICATE:
+            if outcome[i] != _DUPLICATE:
                 stage, reason, _ = notes[0]
                 # Each text once: a device whose clock is wrong says the same of every reading.
                 said = Counter(note[2] for note in notes)
                 detail = "; ".join(text if n == 1 else f"{text} ({n} readings)" for text, n in said.items())
                 output.rejected.append((int(messages.row[i]), stage, reason, detail, int(refusals.count[i])))
+
+
+def _moved_by(kinds: Mapping[str, RuleKind], what: str) -> list[RuleKind]:
+    """Return the kinds that something may move: of a dozen few look at readings, and fewer at being heard."""
+    return [kind for kind in kinds.values() if getattr(type(kind), what) is not getattr(Unmoved, what)]
+
+
+def _claims(made: Sequence[tuple[NDArray[np.int64], Decoded]], n: int) -> NDArray[np.bool_]:
+    """Say which of n messages claim a time."""
+    out = np.zeros(n, np.bool_)
+    for rows, decoded in made:
+        out[rows[decoded.row[decoded.time_us != NO_TIME]]] = True
+        out[[rows[row] for row, _, _, time, _ in decoded.events if time != NO_TIME]] = True
+    return out
 
 
 def _subset(decoded: Decoded, mask: NDArray[np.bool_], *columns: NDArray[Any]) -> tuple[Any, ...]:

@@ -30,24 +30,50 @@ UNKNOWN: Final = -1
 _DELAY_FLOOR: Final = 10 * MINUTE
 
 
+class Names:
+    """Names from which some are taken again and again.
+
+    Arrow's own kernels for it find their memory cold in a frame of a few messages, and then take most of its time.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        encoded = [name.encode() for name in names]
+        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
+        self._length = np.array([len(name) for name in encoded], np.int64)
+        self._start = np.cumsum(self._length) - self._length
+
+    def take(self, some: NDArray[np.int64]) -> pa.StringArray:
+        """Return the names with these numbers (n,)."""
+        length = self._length.take(some)
+        end = np.cumsum(length)
+        offsets = np.zeros(len(some) + 1, np.int32)
+        offsets[1:] = end
+        at = np.repeat(self._start.take(some) - (end - length), length)
+        at += np.arange(len(at))
+        buffers = pa.py_buffer(offsets), pa.py_buffer(self._bytes.take(at))
+        return pa.StringArray.from_buffers(len(some), *buffers)
+
+
 class Plan:
     """Look-up tables of one catalogue version.
 
     Attributes:
         catalogue: what this was made from.
         device: (network, device) → device number.
-        device_station: int32 (devices,), station number.
-        device_layout: int32 (devices,).
-        device_base: int32 (devices,), first entry of the device.
+        device_of: network → device → the same.
+        device_station: int64 (devices,), station number.
+        device_layout: int64 (devices,).
+        device_base: int64 (devices,), first entry of the device.
         device_sender: as :func:`processors.deduplicate.sender` writes each device.
         slot: int32 (layouts, known names), place of a field among the device's entries, or UNKNOWN.
         name_code: payload field name → column of ``slot``.
-        entry_series: int32 (entries,).
+        entry_series: int64 (entries,); numpy looks up places of 64 bits in half the time.
         entry_scale, entry_offset: float64 (entries,), number as sent → canonical unit.
         entry_sentinels: int32 (entries,), index into ``sentinel_sets``.
         sentinel_sets: distinct arrays of numbers that mean "no value".
         delay_us: int64 (series,), received later than this after its time means late.
-        stations, properties, channels: Arrow string arrays of names.
+        stations: names, to be taken by number.
+        properties, channels: Arrow string arrays of names.
         series_station, series_property, series_channel: int32 (series,), indices into those.
         station_zone: index into ``zones`` of each station.
         partition: the one that this is for.
@@ -66,7 +92,7 @@ class Plan:
         self.channel_names = sorted({s.channel for s in series} | {"main"})
         properties = {name: i for i, name in enumerate(self.property_names)}
         channels = {name: i for i, name in enumerate(self.channel_names)}
-        self.stations = pa.array(self.station_names, pa.string())
+        self.stations = Names(self.station_names)
         self.properties = pa.array(self.property_names, pa.string())
         self.channels = pa.array(self.channel_names, pa.string())
         self.series_station = np.array([self.station_number[s.station] for s in series], np.int32)
@@ -79,10 +105,13 @@ class Plan:
 
     def _devices(self, catalogue: Catalogue) -> None:
         self.device = {key: i for i, key in enumerate(catalogue.devices)}
+        self.device_of: dict[str, dict[str, int]] = {}
+        for (network, device), number in self.device.items():
+            self.device_of.setdefault(network, {})[device] = number
         entries = list(catalogue.devices.values())
         self.device_names = [device for _, device in catalogue.devices]
         self.device_sender = [sender(network, device) for network, device in catalogue.devices]
-        self.device_station = np.array([self.station_number[e.station.id] for e in entries], np.int32)
+        self.device_station = np.array([self.station_number[e.station.id] for e in entries], np.int64)
         self.device_route = [e.route for e in entries]
         zones = sorted({e.timezone for e in entries})
         self.zones = [ZoneInfo(zone) for zone in zones]
@@ -98,8 +127,8 @@ class Plan:
             fields.extend(entry.fields.values())
             for name in names:
                 self.name_code.setdefault(name, len(self.name_code))
-        self.device_layout = np.array(layout_of, np.int32)
-        self.device_base = np.array(base, np.int32)
+        self.device_layout = np.array(layout_of, np.int64)
+        self.device_base = np.array(base, np.int64)
         # One more column, always UNKNOWN, stands for names that no device has.
         self.slot = np.full((max(len(layouts), 1), len(self.name_code) + 1), UNKNOWN, np.int32)
         for names, layout in layouts.items():
@@ -108,7 +137,7 @@ class Plan:
 
     def _entries(self, catalogue: Catalogue, fields: Sequence[FieldMap]) -> None:
         dictionary = load_properties()
-        self.entry_series = np.array([f.series_index for f in fields], np.int32)
+        self.entry_series = np.array([f.series_index for f in fields], np.int64)
         self.field_scale = np.array([f.scale for f in fields], np.float64)
         self.field_offset = np.array([f.offset for f in fields], np.float64)
         known: dict[tuple[str, str], Affine] = {}

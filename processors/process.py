@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 GROUP: Final = "process"
 CONFIGURE: Final = "configure"
 _MAIN: Final = "main"
+_MESSAGE, _TICK = int(Kind.MESSAGE), int(Kind.TICK)
 
 
 class Command(NamedTuple):
@@ -150,7 +151,7 @@ class Process:
         to_tell: list[Transition] = []
         ticks: list[tuple[int, int, str | None]] = []
         hearing: dict[str, int] = {}
-        edges = np.flatnonzero(kinds != Kind.MESSAGE)
+        edges = (kinds != _MESSAGE).nonzero()[0]
         at = 0
         for edge in (*edges.tolist(), len(kinds)):
             if edge > at:
@@ -159,7 +160,7 @@ class Process:
             if edge < len(kinds):
                 if only is not None and not only[edge]:
                     output.rejected.append((edge, "process", "internal_error", "this row makes the pass fail", 0))
-                elif kinds[edge] == Kind.TICK:
+                elif kinds[edge] == _TICK:
                     ticks.append(self._tick(rows, edge, offset, output, hearing))
                 else:
                     self._command(rows, edge, offset, output)

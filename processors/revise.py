@@ -66,7 +66,7 @@ def revise(
         quality.override(some.series, time, value, flag, tests)
     quality.revised[some.series] = revision
     columns: dict[str, Any] = {
-        "series": np.full(n, some.series, np.int32), "time": some.time_us, "value": some.value, "flag": some.flag,
+        "series": np.full(n, some.series, np.int64), "time": some.time_us, "value": some.value, "flag": some.flag,
         "tests": some.tests, "revision": np.full(n, revision, np.int64), "known": np.full(n, at_us, np.int64),
         "cause": np.full(n, cause, np.uint8), "late": np.ones(n, np.bool_),
     }  # fmt: skip

@@ -13,6 +13,7 @@ re-runs frames and emits the same ones again; consumers skip origins that are no
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -270,7 +271,7 @@ class Decoder(Protocol):
 # ----------------------------------------------------------------------------------------- quality and rules
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: what several checks ask for is worked out once and kept
 class CheckInput:
     """Readings of one pass, sorted by series and, within a series, by arrival.
 
@@ -278,7 +279,7 @@ class CheckInput:
     check with memory looks at and remembers; the others leave its memory alone and get 2 from it.
 
     Attributes:
-        series: int32 (m,), dense series number.
+        series: int64 (m,), dense series number.
         time_us: int64 (m,).
         value: float64 (m,), NaN when missing.
         chain: int64 (f,), rows of the fresh readings, in order.
@@ -288,13 +289,48 @@ class CheckInput:
             it says nothing of any.
     """
 
-    series: NDArray[np.int32]
+    series: NDArray[np.int64]
     time_us: NDArray[np.int64]
     value: NDArray[np.float64]
     chain: NDArray[np.int64]
     before: NDArray[np.int64]
     last: NDArray[np.bool_]
     mark: NDArray[np.uint8] | None = None
+
+    @cached_property
+    def missing(self) -> NDArray[np.bool_]:
+        """Which have no value, bool (m,)."""
+        return np.isnan(self.value)
+
+    @cached_property
+    def passed(self) -> NDArray[np.uint8]:
+        """Flags of a check that finds nothing wrong, uint8 (m,): 1, and 9 without value. To return, not to change."""
+        return np.where(self.missing, np.uint8(9), np.uint8(1))
+
+    @cached_property
+    def whole(self) -> bool:
+        """Whether all readings are fresh."""
+        return len(self.chain) == len(self.series)
+
+    @cached_property
+    def once(self) -> bool:
+        """Whether no series has two fresh readings: what is before each is in memory."""
+        return bool(self.last.all())
+
+    @cached_property
+    def fresh(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Series, times and values of the chain, shape (f,) each."""
+        if self.whole:
+            return self.series, self.time_us, self.value
+        return self.series[self.chain], self.time_us[self.chain], self.value[self.chain]
+
+    def flags(self, own: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return flags, uint8 (m,), for a check that gives ``own`` (f,) to the fresh readings: 2 to the others."""
+        out: NDArray[np.uint8] = own.copy() if self.whole else np.full(len(self.series), 2, np.uint8)
+        if not self.whole:
+            out[self.chain] = own
+        out[self.missing] = 9
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -478,7 +514,7 @@ class RuleKind(Protocol):
         ...
 
     def on_heard(
-        self, station: NDArray[np.int32], received_us: NDArray[np.int64], revision: NDArray[np.int64]
+        self, station: NDArray[np.int64], received_us: NDArray[np.int64], revision: NDArray[np.int64]
     ) -> list[Transition]:
         """Learn that messages came in: station numbers, times of receipt and positions, shape (n,) each."""
         ...

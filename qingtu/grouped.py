@@ -43,13 +43,16 @@ def advance(
         time_us: int64 (m,).
         newest: int64 (all series,), changed in place.
     """
-    running = np.maximum(time_us, newest[series])
+    before: NDArray[np.int64] = newest.take(series)
+    running = np.maximum(time_us, before)
+    if not (series[1:] == series[:-1]).any():  # nearly always
+        newest[series] = running
+        return before
     step = 1
     # Running maximum within each series by doubling: as many rounds as the longest run has binary digits.
     while step < len(series) and (same := series[step:] == series[:-step]).any():
         np.maximum(running[step:], np.where(same, running[:-step], NEVER), out=running[step:])
         step *= 2
-    before: NDArray[np.int64] = newest[series]
     behind = follows(series)
     before[1:] = np.where(behind[1:], running[:-1], before[1:])
     last = last_of_each(series)

@@ -245,6 +245,21 @@ SECTIONS: Final[Mapping[str, pa.Schema]] = {
 }
 
 
+def _fields(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
+    return [(spec.name, spec.type) for spec in schema]
+
+
+def _row_bytes(schema: pa.Schema) -> int:
+    """Return how many bytes a row has at least: columns of fixed width, and the codes of names."""
+    kinds = [kind.index_type if pa.types.is_dictionary(kind) else kind for _, kind in _fields(schema)]
+    return sum(kind.bit_width // 8 for kind in kinds if pa.types.is_primitive(kind))
+
+
+# Of a schema Arrow makes new objects at each look, and its hash costs as much.
+_FIELDS: Final = {id(schema): _fields(schema) for schema in SECTIONS.values()}
+_ROW_BYTES: Final = {name: _row_bytes(schema) for name, schema in SECTIONS.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One decoded bus record.
@@ -291,14 +306,21 @@ def encode(header: Mapping[str, Any], sections: Mapping[str, pa.RecordBatch]) ->
         if name == "rows" and batch.num_rows > MAX_ROWS:
             raise ValueError(f"a frame holds at most {MAX_ROWS} raw rows, this has {batch.num_rows}")
         sink = pa.BufferOutputStream()
-        options = _PACKED if batch.get_total_buffer_size() > _SMALL else _AS_IS
-        with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
+        options = _PACKED if _is_large(name, batch) else _AS_IS
+        with pa.RecordBatchStreamWriter(sink, batch.schema, options=options) as writer:
             writer.write_batch(batch)
         body = sink.getvalue().to_pybytes()
         parts.append(body)
         index.append([name, len(body)])
     head = orjson.dumps({**header, "v": FRAME_VERSION, "sections": index})
     return b"".join((_HEAD.pack(_MAGIC, len(head)), head, *parts))
+
+
+def _is_large(section: str, batch: pa.RecordBatch) -> bool:
+    """Say whether a batch is so large that it is packed; Arrow takes as long to say its exact size as to write it."""
+    if batch.get_total_buffer_size() <= _SMALL:
+        return False
+    return batch.num_rows * _ROW_BYTES.get(section, 0) > _SMALL or bool(batch.nbytes > _SMALL)
 
 
 def decode_header(data: bytes) -> dict[str, Any]:
@@ -390,19 +412,19 @@ def times_of(column: pa.Array) -> NDArray[np.int64]:
 
 def times(us: NDArray[np.int64]) -> pa.Array:
     """Build a time column from µs UTC, shape (n,)."""
-    # Seen as times, not cast: a frame has many columns, and each call of a compute kernel costs more than its work.
-    return pa.array(us).view(_TIME)
+    # Taken as times, not cast: a frame has many columns, and each call of a compute kernel costs more than its work.
+    return pa.Array.from_buffers(_TIME, len(us), [None, pa.py_buffer(np.ascontiguousarray(us, np.int64))])
 
 
 def batch(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.RecordBatch:
     """Build a record batch with the schema's column order; plain numpy arrays become Arrow arrays."""
     arrays = []
-    for spec in schema:
-        column = columns[spec.name]
+    for name, kind in _FIELDS.get(id(schema)) or _fields(schema):
+        column = columns[name]
         if isinstance(column, np.ndarray):
             array = pa.array(column)
-            column = array if array.type == spec.type else array.cast(spec.type)
+            column = array if array.type == kind else array.cast(kind)
         elif not isinstance(column, pa.Array):
-            column = pa.array(column, spec.type)
+            column = pa.array(column, kind)
         arrays.append(column)
     return pa.RecordBatch.from_arrays(arrays, schema=schema)

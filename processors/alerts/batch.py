@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from processors.quality.run import Judged
     from qingtu.contracts import Transition
+_GOOD: Final = int(Flag.NOT_EVALUATED)
 
 
 @dataclass(frozen=True)  # no slots: what several kinds ask for is worked out once and kept
@@ -26,7 +27,7 @@ class Batch:
     """A pass of m judged readings, sorted by series and arrival. Columns as in ``READINGS``. Nothing of it is changed.
 
     Attributes:
-        series: int32 (m,), dense series number of the plan.
+        series: int64 (m,), dense series number of the plan.
         time_us: int64 (m,).
         value: float64 (m,).
         known_us: int64 (m,).
@@ -35,13 +36,18 @@ class Batch:
         held: bool (m,), the station is under maintenance: no alert opens or rises. None: of none.
     """
 
-    series: NDArray[np.int32]
+    series: NDArray[np.int64]
     time_us: NDArray[np.int64]
     value: NDArray[np.float64]
     known_us: NDArray[np.int64]
     revision: NDArray[np.int64]
     judged: Judged
     held: NDArray[np.bool_] | None = None
+
+    @cached_property
+    def once(self) -> bool:
+        """Whether no series occurs twice."""
+        return not (self.series[1:] == self.series[:-1]).any()
 
     @cached_property
     def fresh(self) -> NDArray[np.bool_]:
@@ -51,14 +57,14 @@ class Batch:
     @cached_property
     def good(self) -> NDArray[np.bool_]:
         """Which are fresh and have flag 1 or 2, bool (m,)."""
-        out: NDArray[np.bool_] = self.fresh & (self.judged.flag <= Flag.NOT_EVALUATED)
+        out: NDArray[np.bool_] = self.fresh & (self.judged.flag <= _GOOD)
         return out
 
     @cached_property
     def struck(self) -> NDArray[np.int64] | None:
         """Time of the earlier reading that each one shows to be bad, int64 (m,), NEVER: none; None: no one does."""
         judged = self.judged
-        bad = judged.again_flag >= Flag.SUSPECT
+        bad = judged.again_flag > _GOOD
         if not bad.any():
             return None
         out = np.full(len(self.series), NEVER, np.int64)
@@ -75,7 +81,7 @@ class Unmoved:
         return []
 
     def on_heard(
-        self, station: NDArray[np.int32], received_us: NDArray[np.int64], revision: NDArray[np.int64]
+        self, station: NDArray[np.int64], received_us: NDArray[np.int64], revision: NDArray[np.int64]
     ) -> list[Transition]:
         """Being heard does not count."""
         del station, received_us, revision

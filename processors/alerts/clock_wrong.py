@@ -109,7 +109,7 @@ class ClockWrong(Unmoved):
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the marks of devices, and the state of all watches."""
-        return {"since": self._since, "watches": self._ladder.state}
+        return {"since": self._since, "watches": self._ladder.state.rows()}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take up what :meth:`state` returned."""

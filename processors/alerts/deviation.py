@@ -17,6 +17,7 @@ when their hour is over: what lasts becomes history.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -59,26 +60,29 @@ class Deviation(SeriesKind):
         lowest = [min(w.rule.levels.values()) for w in watches]
         self._floor = option(watches, "least") / np.array(lowest, np.float64)
         self._sign = np.array([_SIGN[w.rule.direction] for w in watches], np.float64)
-        self._seen = np.full((len(watches), 3), np.nan)  # mean, spread, days that the newest was compared with
+        either = np.isnan(self._sign)
+        self._either = either if either.any() else None
         return ladder
 
     def measure(self, w: NDArray[np.int64], batch: Batch, row: NDArray[np.int64]) -> NDArray[np.float64]:
         """Compare each reading with its hour of past days, and add it to the running hour."""
-        value, time = batch.value[row], batch.time_us[row]
+        value, time, m = batch.value.take(row), batch.time_us.take(row), self.memory
         hour = self.zones.local(w, time) // HOUR
-        begun = (self.memory["hour"][w] != hour) & (self.memory["k"][w] > 0)
-        self._learn(w[begun])
-        self.memory["hour"][w] = hour
-        of_day = hour % 24
-        days, mean = self.memory["days"][w, of_day], self.memory["mean"][w, of_day]
-        spread = np.sqrt(self.memory["between"][w, of_day] + self.memory["within"][w, of_day])
-        spread = np.maximum(spread, self._floor[w])
-        self._seen[w] = np.stack([mean, spread, days], axis=1)
-        far = (value - mean) / spread
-        far = np.where(np.isnan(self._sign[w]), np.abs(far), far * self._sign[w])
+        begun = m["hour"].take(w) != hour
+        if begun.any():
+            self._learn(w[begun & (m["k"].take(w) > 0)])
+            m["hour"][w] = hour
+        place = w * 24 + hour % 24
+        days, mean = m["days"].ravel().take(place), m["mean"].ravel().take(place)
+        spread = np.sqrt(m["between"].ravel().take(place) + m["within"].ravel().take(place))
+        np.maximum(spread, self._floor.take(w), out=spread)
+        rest = (value - mean) / spread
+        far: NDArray[np.float64] = rest * self._sign.take(w)
+        if self._either is not None:
+            np.copyto(far, np.abs(rest), where=self._either.take(w))
         self._add(w, value, time)
-        out: NDArray[np.float64] = np.where(days >= self._least_days[w], far, np.nan)
-        return out
+        far[days < self._least_days.take(w)] = np.nan
+        return far
 
     def _learn(self, w: NDArray[np.int64]) -> None:
         """Take the hour that is over as one more day of its hour."""
@@ -95,9 +99,9 @@ class Deviation(SeriesKind):
 
     def _add(self, w: NDArray[np.int64], value: NDArray[np.float64], time: NDArray[np.int64]) -> None:
         m = self.memory
-        k = m["k"][w] + 1
-        d = value - m["now"][w]
-        now = m["now"][w] + d / k
+        k, before = m["k"].take(w) + 1, m["now"].take(w)
+        d = value - before
+        now = before + d / k
         m["squares"][w] += d * (value - now)
         m["k"][w], m["now"][w], m["last"][w], m["last_us"][w] = k, now, value, time
 
@@ -112,7 +116,9 @@ class Deviation(SeriesKind):
 
     def told(self, w: int, batch: Batch, row: int, measure: float, level: int) -> tuple[float, float, dict[str, Any]]:
         """Tell the value, the bound that it is beyond, and what it was compared with."""
-        mean, spread, days = self._seen[w].tolist()
+        of_day = self.memory["hour"][w] % 24
+        mean, between, within, days = (float(self.memory[n][w, of_day]) for n in ("mean", "between", "within", "days"))
+        spread = max(math.sqrt(between + within), float(self._floor[w]))
         rule, value = self.ladder.watches[w].rule, float(batch.value[row])
         sign = 1.0 if rule.direction == "above" or (rule.direction == "either" and value >= mean) else -1.0
         limit = mean + sign * self.ladder.limit_of(w, level) * spread

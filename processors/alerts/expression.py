@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from processors.alerts.batch import Unmoved
-from processors.alerts.ladder import SINCE, Ladder, Moment, Watch, levels_of, one_level
+from processors.alerts.ladder import Ladder, Moment, Watch, levels_of, one_level
 from processors.alerts.schedule import Schedules, Zones
 from processors.alerts.watching import counted, moment_of
 from qingtu.catalogue_rules import ExpressionRule
@@ -117,8 +117,7 @@ class ExpressionKind(Unmoved):
         return out
 
     def _note_busy(self) -> None:
-        state = self._ladder.state
-        self._busy = set(np.flatnonzero(np.logical_or.reduce([state[name] > 0 for name in ("level", *SINCE)])).tolist())
+        self._busy = set(np.flatnonzero(self._ladder.awake()).tolist())
 
     def on_readings(self, batch: Batch) -> list[Transition]:
         """Look at a pass of judged readings, message by message."""
@@ -214,7 +213,7 @@ class ExpressionKind(Unmoved):
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the newest readings of slots, and the state of all watches."""
-        return {"slots": self._slots.rows(), "watches": self._ladder.state}
+        return {"slots": self._slots.rows(), "watches": self._ladder.state.rows()}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take up what :meth:`state` returned."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from processors.alerts.batch import alert_id
-from processors.plan import carry
+from processors.columns import Columns
 from qingtu.catalogue_words import LEVELS
 from qingtu.clock import SECOND
 from qingtu.contracts import Transition
@@ -67,11 +67,11 @@ class Ladder:
     ) -> None:
         self.watches = list(watches)
         n = len(self.watches)
-        self.state = np.zeros(n, STATE)
+        self.state = Columns(np.zeros(1, STATE), n)
         self.limits = levels.reshape(n, len(LEVELS))
         self._enter = np.where(np.isnan(self.limits), np.inf, self.limits)
         self._lowest = self._enter.min(axis=1, initial=np.inf)
-        self._awake = np.zeros(n, np.bool_)  # those that stand at a level or have begun to meet one; more cost a look
+        self._wake()
         self._leave = self._enter - np.broadcast_to(np.asarray(hysteresis), (n,))[:, None]
         self._hold_us = self._option("hold_s", 0.0)
         self._again_us = self._option("renotify_s", 0.0)
@@ -91,26 +91,44 @@ class Ladder:
         """
         number = {watch.key(): w for w, watch in enumerate(old.watches)}
         taken = np.array([number.get(watch.key(), -1) for watch in self.watches], np.int64)
-        self.state = carry(old.state, taken, self.state)
-        self._wake()
+        self.take(old, taken)
         gone = set(np.flatnonzero(old.state["level"]).tolist()) - set(taken.tolist())
         moment = Moment(at_us, revision, at_us)
         out = [old.transition(w, 0, "resolved", moment, why="catalogue changed") for w in sorted(gone)]
         return taken, out
 
-    def near(self, w: NDArray[np.int64], measure: NDArray[np.float64]) -> NDArray[np.int64]:
+    def take(self, old: Ladder, taken: NDArray[np.int64]) -> None:
+        """Take the state of watches along: ``taken`` is the number of each in ``old`` or -1."""
+        self.state.take(old.state, taken)
+        self._wake()
+
+    def near(self, w: NDArray[np.int64], measure: NDArray[np.float64], unmeasured: bool = False) -> NDArray[np.int64]:
         """Return which of n measures of watches (n,) must be looked at: no other is :meth:`stirred`, whatever holds.
 
         Nearly all watches are at rest and far from their lowest level, so one comparison tells it of them.
+
+        Args:
+            w: int64 (n,).
+            measure: float64 (n,).
+            unmeasured: what cannot be measured may change something too, of watches that are not at rest.
         """
-        out: NDArray[np.int64] = np.flatnonzero(self._awake[w] | (measure >= self._lowest[w]))
-        return out
+        bar = self._bar.take(w)
+        out = measure >= bar
+        if unmeasured:
+            out |= np.isneginf(bar)
+        near: NDArray[np.int64] = out.nonzero()[0]
+        return near
 
     def _wake(self) -> None:
-        """Work out anew which watches are not at rest."""
-        self._awake = self.state["level"] > 0
+        """Work out anew at which measure each watch must be looked at: at any when it is not at rest."""
+        self._bar = np.where(self.awake(), -np.inf, self._lowest)
+
+    def awake(self) -> NDArray[np.bool_]:
+        """Say which watches are not at rest: they stand at a level, or have begun to meet one."""
+        out: NDArray[np.bool_] = self.state["level"] > 0
         for name in SINCE:
-            self._awake |= self.state[name] > 0
+            out |= self.state[name] > 0
+        return out
 
     def met(self, w: NDArray[np.int64], measure: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Return the highest level that each measure (n,) of watches (n,) meets; 0: none."""
@@ -126,14 +144,14 @@ class Ladder:
         self, w: NDArray[np.int64], met: NDArray[np.uint8], kept: NDArray[np.uint8], time_us: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
         """Say which of n measures may change anything; to the others :meth:`step` would do nothing."""
-        state = self.state[w]
-        out: NDArray[np.bool_] = (met > state["level"]) | (kept < state["level"])
+        state, level = self.state, self.state["level"][w]
+        out: NDArray[np.bool_] = (met > level) | (kept < level)
         for name in SINCE:
-            out |= state[name] > 0
+            out |= state[name][w] > 0
         if self._repeats:
             again = self._again_us[w]
-            due = (again > 0) & (time_us - state["told"] >= again) & (state["acknowledged"] == 0)
-            out |= due & (state["level"] > 0)
+            due = (again > 0) & (time_us - state["told"][w] >= again) & (state["acknowledged"][w] == 0)
+            out |= due & (level > 0)
         return out
 
     def step(self, w: int, met: int, kept: int, moment: Moment) -> tuple[int, str, dict[str, Any]] | None:
@@ -143,52 +161,53 @@ class Ladder:
             (level, state, evidence) of the transition that it makes, for :meth:`transition`; None when none.
         """
         done = self._climb(w, met, kept, moment)
-        state = self.state[w]
-        self._awake[w] = state["level"] > 0 or any(state[name] > 0 for name in SINCE)
+        awake = self.state["level"][w] > 0 or any(self.state[name][w] > 0 for name in SINCE)
+        self._bar[w] = -np.inf if awake else self._lowest[w]
         return done
 
     def _climb(self, w: int, met: int, kept: int, moment: Moment) -> tuple[int, str, dict[str, Any]] | None:
-        state, time = self.state[w], moment.time_us
-        level = int(state["level"])
+        state, time = self.state, moment.time_us
+        level = int(state["level"][w])
         # Each level above the standing one is held on its own: a higher one may have been met later.
         to, began = level, 0
         for rank, name in enumerate(SINCE, 1):
+            since = state[name]
             if not level < rank <= met:
-                state[name] = 0
+                since[w] = 0
                 continue
-            if not state[name]:
-                state[name] = time
-            if time - int(state[name]) >= self._hold_us[w]:
-                to, began = rank, int(state[name])
+            if not since[w]:
+                since[w] = time
+            if time - int(since[w]) >= self._hold_us[w]:
+                to, began = rank, int(since[w])
         if to > level:
             if not level:
-                state["opened"] = time
-            state["level"], state["acknowledged"], state["told"] = to, 0, time
+                state["opened"][w] = time
+            state["level"][w], state["acknowledged"][w], state["told"][w] = to, 0, time
             for name in SINCE[:to]:
-                state[name] = 0
+                state[name][w] = 0
             return to, "open", {"held_s": (time - began) / SECOND}
         if kept < level:
-            state["level"] = kept
-            name = "resolved" if not kept else "acknowledged" if state["acknowledged"] else "open"
-            state["told"] = time
+            state["level"][w] = kept
+            name = "resolved" if not kept else "acknowledged" if state["acknowledged"][w] else "open"
+            state["told"][w] = time
             return kept, name, {}
         again = int(self._again_us[w])
-        if level and again and not state["acknowledged"] and time - int(state["told"]) >= again:
-            state["told"] = time
-            return level, "open", {"again": True, "stands_s": (time - int(state["opened"])) / SECOND}
+        if level and again and not state["acknowledged"][w] and time - int(state["told"][w]) >= again:
+            state["told"][w] = time
+            return level, "open", {"again": True, "stands_s": (time - int(state["opened"][w])) / SECOND}
         return None
 
     def withdraw(self, w: int, struck_us: int) -> bool:
         """Take back what the reading of ``struck_us`` began; say whether it had opened the alert that stands."""
-        state = self.state[w]
+        state = self.state
         for name in SINCE:
-            if int(state[name]) == struck_us:
-                state[name] = 0
-        if not state["level"] or int(state["opened"]) != struck_us:
+            if int(state[name][w]) == struck_us:
+                state[name][w] = 0
+        if not state["level"][w] or int(state["opened"][w]) != struck_us:
             return False
-        state["level"] = 0
+        state["level"][w] = 0
         for name in SINCE:
-            state[name] = 0
+            state[name][w] = 0
         return True
 
     def limit_of(self, w: int, level: int) -> float:
@@ -224,10 +243,9 @@ class Ladder:
 
     def restore(self, saved: NDArray[Any]) -> None:
         """Take up saved state; columns that a state of before does not have begin as the opening."""
-        for name in saved.dtype.names or ():
-            self.state[name] = saved[name]
+        self.state.restore(saved)
         if "told" not in (saved.dtype.names or ()):
-            self.state["told"] = self.state["opened"]
+            self.state["told"][:] = self.state["opened"]
         self._wake()
 
 

@@ -103,7 +103,7 @@ class Network(Unmoved):
         return out
 
     def on_heard(
-        self, station: NDArray[np.int32], received_us: NDArray[np.int64], revision: NDArray[np.int64]
+        self, station: NDArray[np.int64], received_us: NDArray[np.int64], revision: NDArray[np.int64]
     ) -> list[Transition]:
         """Remember when each station was heard; what that means is decided on the next tick."""
         del revision

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _SLOTS: Final = 12
 _ONE: Final = np.uint64(1)
+_BAD: Final = int(Flag.SUSPECT)
 
 
 class Quality(SeriesKind):
@@ -54,18 +55,23 @@ class Quality(SeriesKind):
         self._mask = ~np.uint64(0) >> (np.uint64(64) - self._last)
         span_s = np.where(self._spans, option(watches, "span_s"), _SLOTS)
         self._width_us = (span_s * SECOND / _SLOTS).astype(np.int64)
+        self._any_spans = bool(self._spans.any())
         self._least = np.maximum(2, span_s / self.interval_s / 2)
         return super().prepare(watches)
 
     def measure(self, w: NDArray[np.int64], batch: Batch, row: NDArray[np.int64]) -> NDArray[np.float64]:
         """Count the reading in, and give the share."""
-        time = batch.time_us[row]
-        bad = batch.judged.flag[row] >= Flag.SUSPECT
-        self.memory["newest_bad"][w], self.memory["newest"][w] = bad, time
-        bits = (self.memory["bits"][w] << _ONE | bad) & self._mask[w]
-        self.memory["bits"][w] = bits
-        share = np.bitwise_count(bits) / self._last[w]
-        if (spans := self._spans[w]).any():
+        time = batch.time_us.take(row)
+        bad = batch.judged.flag.take(row) >= _BAD
+        m = self.memory
+        m["newest_bad"][w], m["newest"][w] = bad, time
+        bits = m["bits"].take(w)
+        bits <<= _ONE
+        bits |= bad
+        bits &= self._mask.take(w)
+        m["bits"][w] = bits
+        share: NDArray[np.float64] = np.bitwise_count(bits) / self._last.take(w)
+        if self._any_spans and (spans := self._spans[w]).any():
             share[spans] = self._of_span(w[spans], time[spans], bad[spans])
         return share
 

@@ -109,6 +109,11 @@ class Quiet:
         own = transition.station, (station and station.district) or "", transition.rule
         return all(wanted in {"", found} for wanted, found in zip(mute[:3], own, strict=True))
 
+    @property
+    def holds(self) -> bool:
+        """Whether any station is, was or will be under maintenance."""
+        return bool(self._planned or self._asked)
+
     def held(self, station: NDArray[np.int32], time_us: NDArray[np.int64]) -> NDArray[np.bool_] | None:
         """Say which (n,) are under maintenance, by station number and time; None: none is."""
         out: NDArray[np.bool_] | None = None

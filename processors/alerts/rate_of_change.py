@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from processors.alerts.ladder import Ladder, Watch
 
 _SLOTS: Final = 20  # one and a half times twelve, and the two that the window begins and ends in
+_TWELFTHS: Final = 12
 _SIGN: Final = {"rise": 1.0, "fall": -1.0, "either": np.nan}
 
 
@@ -40,36 +41,45 @@ class RateOfChange(SeriesKind):
     def prepare(self, watches: Sequence[Watch]) -> Ladder:
         """Make the ladder; see :class:`SeriesKind`."""
         self._over_us = (option(watches, "over_s") * SECOND).astype(np.int64)
+        self._width_us = self._over_us // _TWELFTHS
         self._sign = np.array([_SIGN[w.rule.direction] for w in watches], np.float64)
+        either = np.isnan(self._sign)
+        self._either = either if either.any() else None
         self._rate = np.full(len(watches), np.nan)  # newest, for the evidence
         self._from_us = np.zeros(len(watches), np.int64)
         return super().prepare(watches)
 
     def measure(self, w: NDArray[np.int64], batch: Batch, row: NDArray[np.int64]) -> NDArray[np.float64]:
         """Compare each reading with the one about ``over_s`` before it, and remember it."""
-        time, value, over = batch.time_us[row], batch.value[row], self._over_us[w]
-        then, values = self.memory["time"][w], self.memory["value"][w]
-        age = time[:, None] - then
-        fits = (2 * age >= over[:, None]) & (2 * age <= 3 * over[:, None])
-        far = np.where(fits, np.abs(age - over[:, None]), np.iinfo(np.int64).max)
-        best = far.argmin(axis=1)
-        n = np.arange(len(w))
-        known = fits[n, best]
+        time, value, over = batch.time_us.take(row), batch.value.take(row), self._over_us.take(w)
+        then = self.memory["time"].take(w, axis=0)
+        then -= (time - over)[:, None]
+        best = np.abs(then, out=then).argmin(axis=1)
+        # Of those within half of over_s around it: the nearest one is, or none.
+        place = w * _SLOTS + best
+        known = then.ravel().take(np.arange(0, then.size, _SLOTS) + best) <= over // 2
+        place[~known] = w[~known] * _SLOTS
+        from_us = self.memory["time"].ravel().take(place)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            rate = np.where(known, (value - values[n, best]) * HOUR / np.where(known, age[n, best], 1), np.nan)
-            self._rate[w], self._from_us[w] = rate, then[n, best]
-            measure: NDArray[np.float64] = np.where(np.isnan(self._sign[w]), np.abs(rate), rate * self._sign[w])
+            rate = (value - self.memory["value"].ravel().take(place)) * HOUR / (time - from_us)
+            rate[~known] = np.nan
+            self._rate[w], self._from_us[w] = rate, from_us
+            measure: NDArray[np.float64] = rate * self._sign.take(w)
+        if self._either is not None:
+            np.copyto(measure, np.abs(rate), where=self._either.take(w))
         self._remember(w, time, value)
         return measure
 
     def _remember(self, w: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64]) -> None:
-        width = self._over_us[w] // 12
+        width = self._width_us.take(w)
         slot = time // width
-        place = slot % _SLOTS
-        new = self.memory["time"][w, place] // width != slot
-        w, place = w[new], place[new]
-        self.memory["time"][w, place] = time[new]
-        self.memory["value"][w, place] = value[new]
+        place = w * _SLOTS + slot % _SLOTS
+        times = self.memory["time"].reshape(-1)
+        new = (times.take(place) // width != slot).nonzero()[0]
+        if len(new):
+            place = place[new]
+            times[place] = time[new]
+            self.memory["value"].reshape(-1)[place] = value[new]
 
     def strike(self, w: NDArray[np.int64], struck_us: NDArray[np.int64]) -> None:
         """Forget the newest readings."""

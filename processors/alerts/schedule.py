@@ -60,10 +60,23 @@ class Zones:
         self._zones = [ZoneInfo(name) for name in known]
         place = {name: i for i, name in enumerate(known)}
         self._zone = np.array([place[name] for name in names], np.int64)
+        self._newest = (0, 0)
 
     def local(self, w: NDArray[np.int64], time_us: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the local time of each watch (n,) at times (n,) µs UTC."""
+        if len(self._zones) == 1 and len(time_us):
+            return self._of_one(time_us)
         return local_us(time_us, self._zone[w], self._zones)
+
+    def _of_one(self, time_us: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the same where all stations are in one zone; nearly always the offset is that of the time before."""
+        first, last = int(time_us.min()) // _STEP_US, int(time_us.max()) // _STEP_US
+        if first != last:
+            return local_us(time_us, np.zeros(len(time_us), np.int64), self._zones)
+        if self._newest[0] != first:
+            self._newest = first, _offset_us(first * _STEP_US, self._zones[0])
+        out: NDArray[np.int64] = time_us + self._newest[1]
+        return out
 
 
 def _zone_of(plan: Plan, station: str) -> str:
@@ -72,11 +85,15 @@ def _zone_of(plan: Plan, station: str) -> str:
 
 
 class Schedules:
-    """The hours of all watches of a kind."""
+    """The hours of all watches of a kind.
+
+    Attributes:
+        given: some rule has hours.
+    """
 
     def __init__(self, zones: Zones, watches: Sequence[Watch]) -> None:
-        self._any = any(w.rule.schedule is not None for w in watches)
-        if not self._any:
+        self.given = any(w.rule.schedule is not None for w in watches)
+        if not self.given:
             return
         self._zones = zones
         self._days = np.ones((len(watches), 7), np.bool_)
@@ -89,7 +106,7 @@ class Schedules:
 
     def hold(self, w: NDArray[np.int64], time_us: NDArray[np.int64]) -> NDArray[np.bool_] | None:
         """Say which watches (n,) hold at times (n,) µs UTC; None: all of them, always."""
-        if not self._any:
+        if not self.given:
             return None
         local = self._zones.local(w, time_us)
         day, into = (local // DAY + _EPOCH_WEEKDAY) % 7, local % DAY

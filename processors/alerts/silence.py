@@ -105,7 +105,7 @@ class Silence(Unmoved):
         ]  # fmt: skip
 
     def on_heard(
-        self, station: NDArray[np.int32], received_us: NDArray[np.int64], revision: NDArray[np.int64]
+        self, station: NDArray[np.int64], received_us: NDArray[np.int64], revision: NDArray[np.int64]
     ) -> list[Transition]:
         """Remember when each station was heard; what was silent and is heard again is resolved."""
         np.maximum.at(self._heard, station, received_us)

@@ -47,30 +47,34 @@ class Stuck(SeriesKind):
 
     def measure(self, w: NDArray[np.int64], batch: Batch, row: NDArray[np.int64]) -> NDArray[np.float64]:
         """Widen the band, or begin anew."""
-        time, value, tolerance = batch.time_us[row], batch.value[row], self._tolerance[w]
+        time, value, tolerance = batch.time_us.take(row), batch.value.take(row), self._tolerance.take(w)
         valued = ~np.isnan(value)
-        memory = self.memory[w]
-        low, high = np.fmin(memory["low"], value), np.fmax(memory["high"], value)
+        m = self.memory
+        low, high = np.fmin(m["low"].take(w), value), np.fmax(m["high"].take(w), value)
+        since, n = m["since"].take(w), m["n"].take(w)
         with np.errstate(invalid="ignore", over="ignore"):
             # 30.1 - 30 is more than 0.1 in binary: a tolerance of one step of the device must hold it.
             room = tolerance + _ROUNDING * np.fmax(np.abs(high), np.abs(low))
-            anew = valued & ((high - low > room) | (memory["n"] == 0))
-            normal = valued & (np.abs(value[:, None] - self._normal[w]) <= tolerance[:, None]).any(axis=1)
-        memory["since"] = np.where(anew, time, memory["since"])
-        memory["n"] = np.where(normal, 0, np.where(anew, 1, memory["n"] + valued))
-        memory["low"] = np.where(normal, np.inf, np.where(anew, value, low))
-        memory["high"] = np.where(normal, -np.inf, np.where(anew, value, high))
-        self.memory[w] = memory
-        stood = np.where(memory["n"] >= self._least[w], (time - memory["since"]) / SECOND, 0.0)
-        out: NDArray[np.float64] = np.where(valued, stood, np.nan)
-        return out
+            anew = valued & ((high - low > room) | (n == 0))
+        n += valued
+        for column, begun in ((since, time), (n, 1), (low, value), (high, value)):
+            np.copyto(column, begun, where=anew)
+        if self._normal.shape[1]:
+            with np.errstate(invalid="ignore", over="ignore"):
+                normal = valued & (np.abs(value[:, None] - self._normal[w]) <= tolerance[:, None]).any(axis=1)
+            n[normal], low[normal], high[normal] = 0, np.inf, -np.inf
+        m["since"][w], m["n"][w], m["low"][w], m["high"][w] = since, n, low, high
+        stood: NDArray[np.float64] = (time - since) / SECOND
+        stood *= n >= self._least.take(w)
+        stood[~valued] = np.nan
+        return stood
 
     def told(self, w: int, batch: Batch, row: int, measure: float, level: int) -> tuple[float, float, dict[str, Any]]:
         """Tell the value, since when it stands still, and in how many readings."""
         del measure, level
-        rule, memory = self.ladder.watches[w].rule, self.memory[w]
+        rule = self.ladder.watches[w].rule
         seen = {
-            "since_us": int(memory["since"]), "readings": int(memory["n"]), "for_s": rule.for_s,
+            "since_us": int(self.memory["since"][w]), "readings": int(self.memory["n"][w]), "for_s": rule.for_s,
             "tolerance": rule.tolerance, "unit": self.unit[w],
         }  # fmt: skip
         return float(batch.value[row]), np.nan, seen

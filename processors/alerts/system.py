@@ -15,7 +15,6 @@ import orjson
 from processors.alerts.batch import Unmoved
 from processors.alerts.ladder import Ladder, Moment, Watch, levels_of
 from processors.alerts.watching import hysteresis_of
-from processors.plan import carry
 from qingtu.catalogue_rules import SystemRule
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class System(Unmoved):
             old, self._ladder = self._ladder, self._watch()
             number = {watch.key(): w for w, watch in enumerate(old.watches)}
             taken = np.array([number.get(watch.key(), -1) for watch in self._ladder.watches], np.int64)
-            self._ladder.state = carry(old.state, taken, self._ladder.state)
+            self._ladder.take(old, taken)
         mine = [w for w, watch in enumerate(self._ladder.watches) if (watch.property, watch.channel) in told]
         return self._look(mine, Moment(at_us, revision, at_us))
 
@@ -97,7 +96,7 @@ class System(Unmoved):
     def state(self) -> dict[str, NDArray[Any]]:
         """Return what was told last, and the state of all watches."""
         told = orjson.dumps([[*key, value] for key, value in sorted(self._value.items())])
-        return {"told": np.frombuffer(told, np.uint8), "watches": self._ladder.state}
+        return {"told": np.frombuffer(told, np.uint8), "watches": self._ladder.state.rows()}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take up what :meth:`state` returned."""

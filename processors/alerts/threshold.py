@@ -33,12 +33,13 @@ class Threshold(SeriesKind):
         """Make the ladder; see :class:`SeriesKind`."""
         rules = [w.rule for w in watches]
         self._sign = np.array([-1.0 if r.direction == "below" else 1.0 for r in rules], np.float64)
+        self._turned = bool((self._sign < 0).any())
         return Ladder(watches, levels_of(rules) * self._sign[:, None], hysteresis_of(watches))
 
     def measure(self, w: NDArray[np.int64], batch: Batch, row: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the signed value."""
-        out: NDArray[np.float64] = batch.value[row] * self._sign[w]
-        return out
+        value: NDArray[np.float64] = batch.value.take(row)
+        return value * self._sign.take(w) if self._turned else value
 
     def told(self, w: int, batch: Batch, row: int, measure: float, level: int) -> tuple[float, float, dict[str, Any]]:
         """Tell the value and the limit."""

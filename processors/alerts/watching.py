@@ -15,7 +15,7 @@ import numpy as np
 from processors.alerts.batch import Unmoved
 from processors.alerts.ladder import Ladder, Moment, Watch, levels_of
 from processors.alerts.schedule import Schedules, Zones
-from processors.plan import Plan, carry
+from processors.columns import Columns
 from qingtu.grouped import NEVER, follows
 
 if TYPE_CHECKING:
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from processors.alerts.batch import Batch
+    from processors.plan import Plan
     from qingtu.catalogue_rules import AnyRule
     from qingtu.contracts import Transition
 
 NO_MEMORY: Final = np.zeros(1, np.dtype([]))
+_NO_LEVEL: Final = np.zeros(0, np.uint8)
 
 
 class Pairs:
@@ -40,7 +42,7 @@ class Pairs:
     """
 
     def __init__(
-        self, rows: NDArray[np.int64], series: NDArray[np.int32], start: NDArray[np.int64], count: NDArray[np.int64]
+        self, rows: NDArray[np.int64], series: NDArray[np.int64], start: NDArray[np.int64], count: NDArray[np.int64]
     ) -> None:
         n = count[series]
         first = np.cumsum(n) - n
@@ -80,6 +82,7 @@ class SeriesKind(Unmoved, ABC):
     Attributes:
         model: of its rules.
         memory_row: what a watch remembers as it starts, shape (1,), structured.
+        memory: the same of each watch.
         every_flag: the kind looks at all fresh readings, not only at those with flag 1 or 2.
     """
 
@@ -89,7 +92,7 @@ class SeriesKind(Unmoved, ABC):
 
     def __init__(self) -> None:
         self.ladder = Ladder([], levels_of([]))
-        self.memory = np.repeat(self.memory_row, 0)
+        self.memory = Columns(self.memory_row, 0)
 
     # ------------------------------------------------------------------------------------ what a kind says of itself
 
@@ -127,16 +130,17 @@ class SeriesKind(Unmoved, ABC):
         n = len(plan.catalogue.series)
         self._start = np.searchsorted(self.series, np.arange(n)).astype(np.int64)
         self._count = np.bincount(self.series, minlength=n).astype(np.int64)
+        self._lone = None if (self._count > 1).any() else np.where(self._count, self._start, -1)
         self.unit = [plan.catalogue.series[w.series].unit for w in watches]
         self.interval_s = np.array([plan.catalogue.series[w.series].interval_s for w in watches], np.float64)
         self.zones = Zones(plan, watches)
         self.schedules = Schedules(self.zones, watches)
         self.ladder = self.prepare(watches)
-        self.memory = np.repeat(self.memory_row, len(watches))
+        self.memory = Columns(self.memory_row, len(watches))
         if source is None:
             return []
         taken, out = self.ladder.adopt(old, at_us, revision)
-        self.memory = carry(old_memory, taken, self.memory)
+        self.memory.take(old_memory, taken)
         return out
 
     def on_readings(self, batch: Batch) -> list[Transition]:
@@ -144,10 +148,15 @@ class SeriesKind(Unmoved, ABC):
         if not len(self.ladder):
             return []
         counts, struck = counted(batch, self.every_flag)
+        if self._lone is not None and struck is None and batch.once:
+            # The usual frame has no series twice, and most kinds have no two watches on a series: one round of all.
+            watch = self._lone.take(batch.series)
+            row = ((watch >= 0) & counts).nonzero()[0]
+            return _in_order(self._round(watch.take(row), row, batch)) if len(row) else []
         shown = counts if struck is None else counts | (struck != NEVER)
         rows = np.flatnonzero(shown & (self._count[batch.series] > 0))
         pairs = Pairs(rows, batch.series[rows], self._start, self._count)
-        if not self.memory_row.dtype.names:
+        if not self.memory:
             pairs = self._stirring(pairs, batch, struck)
         out: list[Transition] = []
         for w, row in pairs.rounds():
@@ -156,8 +165,7 @@ class SeriesKind(Unmoved, ABC):
                 keep = counts[row]
                 w, row = w[keep], row[keep]  # noqa: PLW2901 - rows that only strike say nothing else
             out.extend(self._round(w, row, batch))
-        # A message may bring readings of several series to one rule: which comes first may not depend on the pass.
-        return sorted(out, key=lambda t: (t.revision, t.rule, t.station, t.property, t.channel))
+        return _in_order(out)
 
     def _stirring(self, pairs: Pairs, batch: Batch, struck: NDArray[np.int64] | None) -> Pairs:
         """Leave only watches of which any reading may change something: without memory the others need no rounds."""
@@ -188,7 +196,9 @@ class SeriesKind(Unmoved, ABC):
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.uint8], NDArray[np.uint8]]:
         """Return which of n readings may change anything; their measures, and the levels that they meet and keep."""
         measure = self.measure(w, batch, row)
-        near = self.ladder.near(w, measure)
+        near = self.ladder.near(w, measure, unmeasured=self.schedules.given)
+        if not len(near):
+            return near, measure[near], _NO_LEVEL, _NO_LEVEL
         w, row, measure = w[near], row[near], measure[near]
         time = batch.time_us[row]
         met, kept = self.ladder.met(w, measure), self.ladder.kept(w, measure)
@@ -223,13 +233,18 @@ class SeriesKind(Unmoved, ABC):
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the state of all watches."""
-        return {"watches": self.ladder.state} | ({"memory": self.memory} if self.memory_row.dtype.names else {})
+        return {"watches": self.ladder.state.rows()} | ({"memory": self.memory.rows()} if self.memory else {})
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take up what :meth:`state` returned."""
         self.ladder.restore(arrays["watches"])
         if "memory" in arrays:
-            self.memory = arrays["memory"]
+            self.memory.restore(arrays["memory"])
+
+
+def _in_order(out: list[Transition]) -> list[Transition]:
+    """Sort what a pass caused: of one message that brings several series to one rule, the pass may not decide it."""
+    return sorted(out, key=lambda t: (t.revision, t.rule, t.station, t.property, t.channel))
 
 
 def counted(batch: Batch, every_flag: bool) -> tuple[NDArray[np.bool_], NDArray[np.int64] | None]:

@@ -99,7 +99,7 @@ class AttenuatedSignal:
                 own[unsure] = Flag.NOT_EVALUATED
                 flags[trace.row[which]] = own
             memory.put(trace)
-        flags[np.isnan(data.value)] = Flag.MISSING
+        flags[data.missing] = Flag.MISSING
         return flags, None
 
 

@@ -74,5 +74,5 @@ class Climatology:
         own[(value < low) | (value > high)] = Flag.FAIL
         own[np.isnan(suspect_low)] = Flag.NOT_EVALUATED
         flags[rows] = own
-        flags[np.isnan(data.value)] = Flag.MISSING
+        flags[data.missing] = Flag.MISSING
         return flags, None

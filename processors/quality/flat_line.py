@@ -33,12 +33,14 @@ class FlatLimits:
     Attributes:
         tolerance: float64, canonical unit; 0: not tested.
         suspect, fail: int64, so many readings before the judged one, with it, must be flat.
+        least: int64, the smaller one.
         limited: bool.
     """
 
     tolerance: NDArray[np.float64]
     suspect: NDArray[np.int64]
     fail: NDArray[np.int64]
+    least: NDArray[np.int64]
     limited: NDArray[np.bool_]
 
 
@@ -58,8 +60,9 @@ class FlatLine:
         tolerance = np.array([s.limits.flat_tolerance for s in series], np.float64)
         suspect = np.array([_readings(s.limits.flat_suspect_s, s.interval_s) for s in series], np.int64)
         fail = np.array([_readings(s.limits.flat_fail_s, s.interval_s) for s in series], np.int64)
-        limited = (tolerance > 0) & (np.minimum(suspect, fail) < _NEVER)
-        return FlatLimits(tolerance, suspect, fail, limited) if limited.any() else None
+        least = np.minimum(suspect, fail)
+        limited = (tolerance > 0) & (least < _NEVER)
+        return FlatLimits(tolerance, suspect, fail, least, limited) if limited.any() else None
 
     def memory(self, limits: FlatLimits) -> Runs:
         """Return room for the readings since each series last moved, as many as its longest limit looks back on."""
@@ -68,26 +71,21 @@ class FlatLine:
 
     def __call__(self, data: CheckInput, limits: FlatLimits, memory: Runs) -> tuple[NDArray[np.uint8], None]:
         """Check; see :class:`qingtu.contracts.Check`."""
-        flags = np.full(len(data.value), Flag.NOT_EVALUATED, np.uint8)
         trace = memory.trace(data)
-        own = np.full(len(trace.row), Flag.PASS, np.uint8)
-        tolerance = limits.tolerance[trace.series]
-        moved = np.abs(trace.value - memory.before(trace)) >= tolerance
+        moved = np.abs(trace.value - memory.before(trace)) >= limits.tolerance.take(trace.series)
         still, low, high = memory.runs(trace, moved)
-        # Whatever moved within its window is not flat, and a run within the tolerance is flat as a whole: only what
-        # creeps, each step smaller than the tolerance and all together larger, is looked at reading by reading.
-        suspect, fail = limits.suspect[trace.series], limits.fail[trace.series]
-        flat = np.where(np.abs(high - low) < tolerance, still, 0)
-        creeps = (still > np.minimum(suspect, fail)) & (flat == 0) & ~np.isnan(trace.value)
-        for which in _chunks(np.flatnonzero(creeps), memory.reach[trace.series] + 1):
-            flat[which], low[which], high[which] = _flat(memory, trace, which, tolerance[which])
-            still[which] = flat[which]
-        own[flat > suspect] = Flag.SUSPECT
-        own[flat > fail] = Flag.FAIL
-        flags[trace.row] = own
-        flags[np.isnan(data.value)] = Flag.MISSING
+        stands = (still > limits.least.take(trace.series)).nonzero()[0]
+        flat = _stand(limits, memory, trace, stands, still, low, high) if len(stands) else stands
         memory.put(trace)
         memory.keep(trace, still, low, high)
+        if not len(stands) and len(trace.row) == len(data.series):
+            return data.passed, None
+        flags = np.full(len(data.series), Flag.NOT_EVALUATED, np.uint8)
+        flags[trace.row] = Flag.PASS
+        row, series = trace.row[stands], trace.series[stands]
+        flags[row[flat > limits.suspect[series]]] = Flag.SUSPECT
+        flags[row[flat > limits.fail[series]]] = Flag.FAIL
+        flags[data.missing] = Flag.MISSING
         return flags, None
 
 
@@ -118,6 +116,13 @@ class Runs(Rings):
         Returns:
             readings, int64 (t,), least and greatest value, float64 (t,) each, NaN where no reading has one.
         """
+        if trace.alone:
+            kept = ~moved
+            held = self.held.take(trace.series) * kept + 1
+            low, high = self.low.take(trace.series), self.high.take(trace.series)
+            np.copyto(low, trace.value, where=moved)
+            np.copyto(high, trace.value, where=moved)
+            return held, np.fmin(low, trace.value), np.fmax(high, trace.value)
         place = np.arange(len(trace.row))
         start = np.maximum.accumulate(np.where(moved | (trace.rank == 0), place, 0))
         still: NDArray[np.int64] = place - start + 1
@@ -137,10 +142,12 @@ class Runs(Rings):
 
     def keep(self, trace: Trace, still: NDArray[np.int64], low: NDArray[np.float64], high: NDArray[np.float64]) -> None:
         """Hold no more than what :meth:`runs` returned, after :meth:`put`."""
-        last = last_of_each(trace.series)
-        ends = trace.series[last]
-        self.held[ends] = np.minimum(self.held[ends], still[last])
-        self.low[ends], self.high[ends] = low[last], high[last]
+        ends = trace.series
+        if not trace.alone:
+            last = last_of_each(ends)
+            ends, still, low, high = ends[last], still[last], low[last], high[last]
+        self.held[ends] = np.minimum(self.held.take(ends), still)
+        self.low[ends], self.high[ends] = low, high
 
     def _fill(
         self, series: NDArray[np.int64], held: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64]
@@ -152,6 +159,38 @@ class Runs(Rings):
         self.low[series] = self.high[series] = np.nan
         if len(some):
             self.low[some], self.high[some] = np.fmin.reduceat(values, first), np.fmax.reduceat(values, first)
+
+
+def _stand(
+    limits: FlatLimits,
+    memory: Runs,
+    trace: Trace,
+    stands: NDArray[np.int64],
+    still: NDArray[np.int64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """Return how many readings up to and with each of those that did not move for long are flat, shape (k,).
+
+    Args:
+        limits: of all series.
+        memory: before the trace is put into it.
+        trace: t readings.
+        stands: int64 (k,), places in the trace.
+        still: int64 (t,), readings as :meth:`Runs.runs` gave them; changed where only a part of a run is flat.
+        low: float64 (t,), likewise.
+        high: float64 (t,), likewise.
+    """
+    # Whatever moved within its window is not flat, and a run within the tolerance is flat as a whole: only what creeps,
+    # each step smaller than the tolerance and all together larger, is looked at reading by reading.
+    tolerance = limits.tolerance[trace.series[stands]]
+    flat: NDArray[np.int64] = np.where(np.abs(high[stands] - low[stands]) < tolerance, still[stands], 0)
+    creeps = ((flat == 0) & ~np.isnan(trace.value[stands])).nonzero()[0]
+    for part in _chunks(creeps, memory.reach[trace.series[stands]] + 1):
+        which = stands[part]
+        flat[part], low[which], high[which] = _flat(memory, trace, which, tolerance[part])
+        still[which] = flat[part]
+    return flat
 
 
 def _readings(time_s: float, interval_s: float) -> int:

@@ -44,16 +44,13 @@ class Gap:
 
     def __call__(self, data: CheckInput, limits: NDArray[np.float64], memory: Rows) -> tuple[NDArray[np.uint8], None]:
         """Check; see :class:`qingtu.contracts.Check`."""
-        flags = np.full(len(data.value), Flag.NOT_EVALUATED, np.uint8)
-        series, time = data.series[data.chain], data.time_us[data.chain]
-        before = np.where(data.before < 0, memory.rows["time"][series], data.time_us[data.before])
+        series, time, _ = data.fresh
+        before = memory.before(data, "time", data.time_us)
         suspect, fail = limits[0][series], limits[1][series]
         elapsed = time - before
         own = np.full(len(series), Flag.PASS, np.uint8)
         own[elapsed > suspect] = Flag.SUSPECT
         own[elapsed > fail] = Flag.FAIL
         own[(before == NEVER) | (np.isinf(suspect) & np.isinf(fail))] = Flag.NOT_EVALUATED
-        flags[data.chain] = own
-        flags[np.isnan(data.value)] = Flag.MISSING
-        memory.rows["time"][series[data.last]] = time[data.last]
-        return flags, None
+        memory.put(data, time=time)
+        return data.flags(own), None

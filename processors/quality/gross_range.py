@@ -27,9 +27,10 @@ class GrossRange:
     bit = 0
 
     def prepare(self, series: Sequence[Series]) -> NDArray[np.float64]:
-        """Return (4, series): fail_min, fail_max, suspect_min, suspect_max; infinite where not limited."""
+        """Return (4, series): fail_min, fail_max, and the bounds of what is within both; infinite where not limited."""
         rows = [(s.limits.fail_min, s.limits.fail_max, s.limits.suspect_min, s.limits.suspect_max) for s in series]
-        return np.ascontiguousarray(np.array(rows, np.float64).reshape(-1, 4).T)
+        low, high, suspect_low, suspect_high = np.array(rows, np.float64).reshape(-1, 4).T
+        return np.array([low, high, np.maximum(low, suspect_low), np.minimum(high, suspect_high)])
 
     def memory(self, limits: NDArray[np.float64]) -> None:
         """It has none."""
@@ -37,9 +38,12 @@ class GrossRange:
     def __call__(self, data: CheckInput, limits: NDArray[np.float64], memory: None) -> tuple[NDArray[np.uint8], None]:
         """Check; see :class:`qingtu.contracts.Check`."""
         del memory
-        value, low, high, suspect_low, suspect_high = data.value, *(limits[i][data.series] for i in range(4))
-        flags = np.full(len(value), Flag.PASS, np.uint8)
-        flags[(value < suspect_low) | (value > suspect_high)] = Flag.SUSPECT
-        flags[(value < low) | (value > high)] = Flag.FAIL
-        flags[np.isnan(value)] = Flag.MISSING
+        low, high = limits[2].take(data.series), limits[3].take(data.series)
+        out = ((data.value < low) | (data.value > high)).nonzero()[0]
+        if not len(out):
+            return data.passed, None
+        value, series = data.value[out], data.series[out]
+        flags = data.passed.copy()
+        failed = (value < limits[0][series]) | (value > limits[1][series])
+        flags[out] = np.where(failed, np.uint8(Flag.FAIL), np.uint8(Flag.SUSPECT))
         return flags, None

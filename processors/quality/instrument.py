@@ -40,5 +40,5 @@ class Instrument:
         if data.mark is None:
             return None, None
         flags = limits[data.mark]
-        flags[np.isnan(data.value)] = Flag.MISSING
+        flags[data.missing] = Flag.MISSING
         return flags, None

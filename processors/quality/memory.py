@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from processors.plan import carry
+from processors.columns import Columns
 from qingtu.grouped import follows, last_of_each
 
 if TYPE_CHECKING:
@@ -25,24 +25,38 @@ class Rows:
     """One row for each series.
 
     Attributes:
-        rows: shape (series,), structured; change it in place.
+        rows: a column (series,) for each field; change it in place.
     """
 
     def __init__(self, empty: NDArray[Any], n: int) -> None:
         """Make ``n`` rows that start as ``empty``, shape (1,)."""
-        self.rows = np.repeat(empty, n)
+        self.rows = Columns(empty, n)
+
+    def before(self, data: CheckInput, name: str, column: NDArray[Any]) -> NDArray[Any]:
+        """Return what stands before each reading of the chain (f,): in ``column`` (m,), else in what is remembered."""
+        known: NDArray[Any] = self.rows[name].take(data.fresh[0])
+        return known if data.once else np.where(data.before < 0, known, column[data.before])
+
+    def put(self, data: CheckInput, **columns: NDArray[Any]) -> None:
+        """Remember what columns (f,) say at the last reading of each series."""
+        series, last = data.fresh[0], data.last
+        for name, column in columns.items():
+            if data.once:
+                self.rows[name][series] = column
+            else:
+                self.rows[name][series[last]] = column[last]
 
     def take(self, old: Rows, source: NDArray[np.int64]) -> None:
         """See :class:`qingtu.contracts.Memory`."""
-        self.rows = carry(old.rows, source, self.rows)
+        self.rows.take(old.rows, source)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """See :class:`qingtu.contracts.Memory`."""
-        return {"": self.rows}
+        return {"": self.rows.rows()}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """See :class:`qingtu.contracts.Memory`."""
-        self.rows = arrays[""]
+        self.rows.restore(arrays[""])
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +65,19 @@ class Trace:
 
     Attributes:
         row: int64, their rows in the pass.
-        series: int32.
+        series: int64.
         time_us: int64.
         value: float64.
         rank: int64, how many readings of the same series stand before it in this trace.
+        alone: no series has two.
     """
 
     row: NDArray[np.int64]
-    series: NDArray[np.int32]
+    series: NDArray[np.int64]
     time_us: NDArray[np.int64]
     value: NDArray[np.float64]
     rank: NDArray[np.int64]
+    alone: bool
 
 
 class Rings:
@@ -74,11 +90,14 @@ class Rings:
     Attributes:
         reach: int64 (series,), readings held at most.
         held: int64 (series,), readings held.
+        newest: float64 (series,), the last value held; NaN where none is.
     """
 
     def __init__(self, reach: NDArray[np.int64]) -> None:
         self.reach = reach
         self.held = np.zeros(len(reach), np.int64)
+        self.newest = np.full(len(reach), np.nan)
+        self._all = bool((reach > 0).all())
         self._next = np.zeros(len(reach), np.int64)
         self._base = np.cumsum(reach) - reach
         self._time = np.zeros(int(reach.sum()), np.int64)
@@ -86,20 +105,21 @@ class Rings:
 
     def trace(self, data: CheckInput) -> Trace:
         """Return the fresh readings of series that are looked back on."""
-        row = data.chain[self.reach[data.series[data.chain]] > 0]
-        series = data.series[row]
+        row, (series, time, value) = data.chain, data.fresh
+        if not self._all:
+            some = self.reach.take(series) > 0
+            row, series, time, value = row[some], series[some], time[some], value[some]
+        if data.once:
+            return Trace(row, series, time, value, np.zeros(len(row), np.int64), alone=True)
         place = np.arange(len(row))
         rank = place - np.maximum.accumulate(np.where(follows(series), 0, place))
-        return Trace(row, series, data.time_us[row], data.value[row], rank)
+        return Trace(row, series, time, value, rank, alone=False)
 
     def before(self, trace: Trace) -> NDArray[np.float64]:
         """Return the value right before each reading of a trace; NaN where there is none."""
-        out = np.empty(len(trace.row))
-        out[1:] = trace.value[:-1]
-        first = np.flatnonzero(trace.rank == 0)
-        series = trace.series[first]
-        place = self._base[series] + (self._next[series] - 1) % self.reach[series]
-        out[first] = np.where(self.held[series] > 0, self._value[place], np.nan)
+        out: NDArray[np.float64] = self.newest.take(trace.series)
+        if not trace.alone:
+            out[1:] = np.where(trace.rank[1:] > 0, trace.value[:-1], out[1:])
         return out
 
     def window(
@@ -129,16 +149,25 @@ class Rings:
 
     def put(self, trace: Trace) -> None:
         """Remember the readings of a trace."""
-        last = last_of_each(trace.series)
+        series = trace.series
+        if trace.alone:
+            reach, following = self.reach.take(series), self._next.take(series)
+            place = self._base.take(series) + following % reach
+            self._time[place], self._value[place] = trace.time_us, trace.value
+            self._next[series] = following + 1
+            self.held[series] = np.minimum(self.held.take(series) + 1, reach)
+            self.newest[series] = trace.value
+            return
+        last = last_of_each(series)
         # Only the series that occur are touched: a catalogue may have a hundred times as many.
         ends, n = trace.series[last], trace.rank[last] + 1
-        series = trace.series
         kept = np.repeat(n, n) - trace.rank <= self.reach[series]
         series, rank = series[kept], trace.rank[kept]
         place = self._base[series] + (self._next[series] + rank) % self.reach[series]
         self._time[place], self._value[place] = trace.time_us[kept], trace.value[kept]
         self._next[ends] += n
         self.held[ends] = np.minimum(self.held[ends] + n, self.reach[ends])
+        self.newest[ends] = trace.value[last]
 
     def take(self, old: Rings, source: NDArray[np.int64]) -> None:
         """See :class:`qingtu.contracts.Memory`."""
@@ -174,6 +203,9 @@ class Rings:
         self._time[place], self._value[place] = time[kept], value[kept]
         self.held[series] = keep
         self._next[series] = keep
+        self.newest[series] = np.nan
+        some = series[keep > 0]
+        self.newest[some] = self._value[self._base[some] + self.held[some] - 1]
 
 
 def _countdown(held: NDArray[np.int64]) -> NDArray[np.int64]:

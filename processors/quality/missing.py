@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from qingtu.records import Flag
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from qingtu.catalogue import Series
@@ -34,4 +31,4 @@ class Missing:
     def __call__(self, data: CheckInput, limits: bool, memory: None) -> tuple[NDArray[np.uint8], None]:
         """Check; see :class:`qingtu.contracts.Check`."""
         del limits, memory
-        return np.where(np.isnan(data.value), np.uint8(Flag.MISSING), np.uint8(Flag.PASS)), None
+        return data.passed, None

@@ -39,8 +39,10 @@ class PlausibleRange:
     def __call__(self, data: CheckInput, limits: NDArray[np.float64], memory: None) -> tuple[NDArray[np.uint8], None]:
         """Check; see :class:`qingtu.contracts.Check`."""
         del memory
-        low, high = limits[0][data.series], limits[1][data.series]
-        flags = np.full(len(data.value), Flag.PASS, np.uint8)
-        flags[(data.value < low) | (data.value > high)] = Flag.SUSPECT
-        flags[np.isnan(data.value)] = Flag.MISSING
+        low, high = limits[0].take(data.series), limits[1].take(data.series)
+        out = ((data.value < low) | (data.value > high)).nonzero()[0]
+        if not len(out):
+            return data.passed, None
+        flags = data.passed.copy()
+        flags[out] = Flag.SUSPECT
         return flags, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -21,6 +22,24 @@ if TYPE_CHECKING:
 _EMPTY: Final = np.array([(0, np.nan)], np.dtype([("time", "<i8"), ("value", "<f8")]))
 
 
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """Limits by series, shape (series,).
+
+    Attributes:
+        suspect, fail: float64, canonical unit per hour; infinite where there is none.
+        least: float64, the smaller one.
+        rest: uint8, flag of what does not exceed any: 1 with a limit, 2 without.
+        all: every series has a limit.
+    """
+
+    suspect: NDArray[np.float64]
+    fail: NDArray[np.float64]
+    least: NDArray[np.float64]
+    rest: NDArray[np.uint8]
+    all: bool
+
+
 class RateOfChange:
     """3 when ``|x[n] - x[n-1]| / dt`` exceeds the suspect rate, 4 above the fail rate (strictly), else 1.
 
@@ -32,35 +51,32 @@ class RateOfChange:
     key = "rate_of_change"
     bit = 2
 
-    def prepare(self, series: Sequence[Series]) -> NDArray[np.float64] | None:
-        """Return (2, series): suspect and fail rate in canonical unit per hour; infinite where there is none."""
-        rows = [(s.limits.rate_suspect_per_h, s.limits.rate_fail_per_h) for s in series]
-        limits = np.ascontiguousarray(np.array(rows, np.float64).reshape(-1, 2).T)
-        return limits if np.isfinite(limits).any() else None
+    def prepare(self, series: Sequence[Series]) -> RateLimits | None:
+        """Return limits by series, or None when nothing is limited."""
+        suspect = np.array([s.limits.rate_suspect_per_h for s in series], np.float64)
+        fail = np.array([s.limits.rate_fail_per_h for s in series], np.float64)
+        least = np.minimum(suspect, fail)
+        limited = np.isfinite(suspect) | np.isfinite(fail)
+        rest = np.where(limited, np.uint8(Flag.PASS), np.uint8(Flag.NOT_EVALUATED))
+        return RateLimits(suspect, fail, least, rest, bool(limited.all())) if limited.any() else None
 
-    def memory(self, limits: NDArray[np.float64]) -> Rows:
+    def memory(self, limits: RateLimits) -> Rows:
         """Return room for the last fresh reading of each series."""
-        return Rows(_EMPTY, limits.shape[1])
+        return Rows(_EMPTY, len(limits.least))
 
-    def __call__(self, data: CheckInput, limits: NDArray[np.float64], memory: Rows) -> tuple[NDArray[np.uint8], None]:
+    def __call__(self, data: CheckInput, limits: RateLimits, memory: Rows) -> tuple[NDArray[np.uint8], None]:
         """Check; see :class:`qingtu.contracts.Check`."""
-        rows = memory.rows
-        flags = np.full(len(data.value), Flag.NOT_EVALUATED, np.uint8)
-        series, time, value = data.series[data.chain], data.time_us[data.chain], data.value[data.chain]
-        known = data.before < 0
-        before_value = np.where(known, rows["value"][series], data.value[data.before])
-        before_time = np.where(known, rows["time"][series], data.time_us[data.before])
+        series, time, value = data.fresh
+        before_value = memory.before(data, "value", data.value)
+        before_time = memory.before(data, "time", data.time_us)
         # Fresh readings are newer than all before: dt is positive. Products, not quotients: a change of exactly the
         # limit must not exceed it by a rounding.
         change, elapsed = np.abs(value - before_value) * HOUR, (time - before_time).astype(np.float64)
-        suspect, fail = limits[0][series], limits[1][series]
-        own = np.full(len(series), Flag.PASS, np.uint8)
-        own[change > suspect * elapsed] = Flag.SUSPECT
-        own[change > fail * elapsed] = Flag.FAIL
-        own[np.isinf(suspect) & np.isinf(fail)] = Flag.NOT_EVALUATED
-        flags[data.chain] = own
-        flags[np.isnan(data.value)] = Flag.MISSING
-        last = data.last
-        rows["time"][series[last]] = time[last]
-        rows["value"][series[last]] = value[last]
-        return flags, None
+        fast = (change > limits.least.take(series) * elapsed).nonzero()[0]
+        memory.put(data, time=time, value=value)
+        if limits.all and data.whole and not len(fast):
+            return data.passed, None
+        own = limits.rest.take(series)
+        failed = change[fast] > limits.fail[series[fast]] * elapsed[fast]
+        own[fast] = np.where(failed, np.uint8(Flag.FAIL), np.uint8(Flag.SUSPECT))
+        return data.flags(own), None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from processors.columns import Columns
 from processors.plan import Plan, carry
 from processors.quality import CHECKS
 from processors.quality.flags import FLAG, RANK
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from qingtu.contracts import Memory
+    from qingtu.contracts import Memory, Verdict
 
 _LAST: Final = np.array(
     [(0, np.nan, Flag.NOT_EVALUATED, 0)],
     np.dtype([("time", "<i8"), ("value", "<f8"), ("flag", "u1"), ("tests", "<u4")]),
 )
+_FINE: Final = int(Flag.NOT_EVALUATED)
+_NOTHING_AGAIN: Final = tuple(np.zeros(0, dtype) for dtype in (np.int64, np.int64, np.float64, np.uint8, np.uint32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Quality:
         self._use(plan)
         n = len(plan.catalogue.series)
         self.newest = np.full(n, NEVER, np.int64)
-        self._last = np.repeat(_LAST, n)
+        self._last = Columns(_LAST, n)
         self.revised = np.full(n, -1, np.int64)
 
     def _use(self, plan: Plan) -> None:
@@ -77,7 +80,8 @@ class Quality:
         """Go on with another catalogue; ``source`` is each new series' old number or -1."""
         n = len(plan.catalogue.series)
         self.newest = carry(self.newest, source, np.full(n, NEVER, np.int64))
-        self._last = carry(self._last, source, np.repeat(_LAST, n))
+        last, self._last = self._last, Columns(_LAST, n)
+        self._last.take(last, source)
         self.revised = carry(self.revised, source, np.full(n, -1, np.int64))
         before = self._memory
         self._use(plan)
@@ -87,7 +91,7 @@ class Quality:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all memory as named arrays."""
-        out = {"newest": self.newest, "last": self._last, "revised": self.revised}
+        out = {"newest": self.newest, "last": self._last.rows(), "revised": self.revised}
         for key, memory in self._memory.items():
             if memory is not None:
                 out |= {f"check/{key}{name and '/'}{name}": array for name, array in memory.state().items()}
@@ -95,7 +99,8 @@ class Quality:
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take up what :meth:`state` returned, for the same plan. A check that is new starts empty."""
-        self.newest, self._last = arrays["newest"], arrays["last"]
+        self.newest = arrays["newest"]
+        self._last.restore(arrays["last"])
         self.revised = arrays.get("revised", self.revised)  # older states do not have it
         for key, memory in self._memory.items():
             where = f"check/{key}"
@@ -106,7 +111,7 @@ class Quality:
 
     def judge(
         self,
-        series: NDArray[np.int32],
+        series: NDArray[np.int64],
         time_us: NDArray[np.int64],
         value: NDArray[np.float64],
         known_us: NDArray[np.int64],
@@ -116,7 +121,7 @@ class Quality:
         """Judge m readings, sorted by series and, within a series, by arrival.
 
         Args:
-            series: int32 (m,).
+            series: int64 (m,).
             time_us: int64 (m,).
             value: float64 (m,), canonical unit, NaN when missing.
             known_us: int64 (m,), received at.
@@ -124,33 +129,24 @@ class Quality:
             mark: uint8 (m,), what the devices say of them, 0 for nothing; None: nothing of any.
         """
         fresh = self._fresh(series, time_us, known_us)
-        chain = np.flatnonzero(fresh)
-        chained = series[chain]
-        behind = follows(chained)
-        before = np.full(len(chain), -1, np.int64)
-        before[behind] = chain[np.flatnonzero(behind) - 1]
-        data = CheckInput(series, time_us, value, chain, before, last_of_each(chained), mark)
-        rank = np.zeros(len(series), np.uint8)
-        tests = np.zeros(len(series), np.uint32)
-        late_rank = np.zeros(len(chain), np.uint8)
-        late_tests = np.zeros(len(chain), np.uint32)
-        for key, limits in self._limits.items():
-            check = CHECKS[key]
-            # Differences of numbers near the end of float64 are infinite, which is beyond every limit: as it should be.
-            with np.errstate(over="ignore", invalid="ignore"):
+        data = _looked_at(series, time_us, value, fresh, mark)
+        said = _Said(data)
+        # Differences of numbers near the end of float64 are infinite, which is beyond every limit: as it should be.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for key, limits in self._limits.items():
+                check = CHECKS[key]
                 flags, verdict = check(data, limits, self._memory[key])
-            if flags is not None:
-                _note(flags, check.bit, rank, tests)
-            if verdict is not None and len(verdict.at):
-                late_rank[verdict.at] = np.maximum(late_rank[verdict.at], RANK[verdict.flag])
-                late_tests[verdict.at] |= np.uint32(1 << check.bit)
+                if flags is not None:
+                    said.note(flags, check.bit)
+                if verdict is not None and len(verdict.at):
+                    said.afterwards(verdict, check.bit)
         if sample is not None:
             for bit, flags in self._together.judge(series, value, sample):
-                _note(flags, bit, rank, tests)
-        flag = FLAG[rank]
+                said.note(flags, bit)
+        flag, tests = said.flag(), said.tests
         # A missing value is told by the check of that name alone.
-        tests[np.isnan(value)] = np.uint32(1 << CHECKS["missing"].bit)
-        again = self._again(data, flag, tests, late_rank, late_tests)
+        tests[data.missing] = np.uint32(1 << CHECKS["missing"].bit)
+        again = self._again(data, flag, tests, said)
         self._remember(data, flag, tests)
         return Judged(flag, tests, ~fresh, *again)
 
@@ -169,37 +165,35 @@ class Quality:
 
     def override(self, series: int, time_us: int, value: float, flag: int, tests: int) -> None:
         """Let the newest reading of a series have another flag, if it is this one: later verdicts go on from there."""
-        last = self._last[series]
-        if last["time"] == time_us and (last["value"] == value or (np.isnan(last["value"]) and np.isnan(value))):
-            self._last["flag"][series], self._last["tests"][series] = flag, tests
+        last = self._last
+        known = last["value"][series]
+        if last["time"][series] == time_us and (known == value or (np.isnan(known) and np.isnan(value))):
+            last["flag"][series], last["tests"][series] = flag, tests
 
     def _fresh(
-        self, series: NDArray[np.int32], time_us: NDArray[np.int64], known_us: NDArray[np.int64]
+        self, series: NDArray[np.int64], time_us: NDArray[np.int64], known_us: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
         """Say which readings are newer than all before in their series and not delayed; move ``newest``."""
         before = advance(series, time_us, self.newest)
-        fresh: NDArray[np.bool_] = (time_us > before) & (known_us - time_us <= self._plan.delay_us[series])
+        fresh: NDArray[np.bool_] = (time_us > before) & (known_us - time_us <= self._plan.delay_us.take(series))
         return fresh
 
     def _again(
-        self,
-        data: CheckInput,
-        flag: NDArray[np.uint8],
-        tests: NDArray[np.uint32],
-        late_rank: NDArray[np.uint8],
-        late_tests: NDArray[np.uint32],
+        self, data: CheckInput, flag: NDArray[np.uint8], tests: NDArray[np.uint32], said: _Said
     ) -> tuple[NDArray[Any], ...]:
         """Work out the revisions of earlier readings that this pass decided."""
-        at = np.flatnonzero(late_rank)
+        if said.late_rank is None or said.late_tests is None:
+            return _NOTHING_AGAIN
+        at = said.late_rank.nonzero()[0]
         by, before, series = data.chain[at], data.before[at], data.series[data.chain[at]]
         known = before < 0
-        memory = self._last[series]
+        memory = {name: column[series] for name, column in self._last.items()}
         old_flag = np.where(known, memory["flag"], flag[before])
         old_tests = np.where(known, memory["tests"], tests[before])
-        new_flag = FLAG[np.maximum(RANK[old_flag], late_rank[at])]
+        new_flag = FLAG[np.maximum(RANK[old_flag], said.late_rank[at])]
         # What a person said stands; the bit of the check is added to it.
         new_flag = np.where(old_tests & np.uint32(OVERRIDDEN), old_flag, new_flag).astype(np.uint8)
-        new_tests = (old_tests | late_tests[at]).astype(np.uint32)
+        new_tests = (old_tests | said.late_tests[at]).astype(np.uint32)
         changed = (new_flag != old_flag) | (new_tests != old_tests)
         return (
             by[changed],
@@ -210,16 +204,74 @@ class Quality:
         )
 
     def _remember(self, data: CheckInput, flag: NDArray[np.uint8], tests: NDArray[np.uint32]) -> None:
-        rows = data.chain[data.last]
-        series = data.series[rows]
-        self._last["time"][series] = data.time_us[rows]
-        self._last["value"][series] = data.value[rows]
-        self._last["flag"][series] = flag[rows]
-        self._last["tests"][series] = tests[rows]
+        series = data.series
+        columns: tuple[NDArray[Any], ...] = (data.time_us, data.value, flag, tests)
+        if not (data.whole and data.once):
+            rows = data.chain[data.last]
+            series, columns = series[rows], tuple(column[rows] for column in columns)
+        for kept, column in zip(self._last.values(), columns, strict=True):
+            kept[series] = column
 
 
-def _note(flags: NDArray[np.uint8], bit: int, rank: NDArray[np.uint8], tests: NDArray[np.uint32]) -> None:
-    """Add what one check says to ranks and bit sets, shape (m,) each."""
-    np.maximum(rank, RANK[flags], out=rank)
-    if (bad := flags > Flag.NOT_EVALUATED).any():
-        tests[bad] |= np.uint32(1 << bit)
+class _Said:
+    """What checks say of a pass, as it is gathered.
+
+    Attributes:
+        tests: uint32 (m,).
+        late_rank, late_tests: uint8 and uint32 (f,), verdicts on what came before each fresh one; None: none.
+    """
+
+    def __init__(self, data: CheckInput) -> None:
+        self._data = data
+        self._rank: NDArray[np.uint8] | None = None
+        self._passed = False
+        self.tests = np.zeros(len(data.series), np.uint32)
+        self.late_rank: NDArray[np.uint8] | None = None
+        self.late_tests: NDArray[np.uint32] | None = None
+
+    def note(self, flags: NDArray[np.uint8], bit: int) -> None:
+        """Add what one check says."""
+        if flags is self._data.passed:
+            self._passed = True
+            return
+        bad = (flags > _FINE).nonzero()[0]
+        if self._passed and not len(bad) and not self._data.missing.any():
+            return  # 1 hides 2, but 2 hides 9
+        if self._rank is None:
+            self._rank = np.zeros(len(flags), np.uint8)
+        np.maximum(self._rank, RANK[flags], out=self._rank)
+        self.tests[bad] |= np.uint32(1 << bit)
+
+    def afterwards(self, verdict: Verdict, bit: int) -> None:
+        """Add what one check says of readings before."""
+        if self.late_rank is None or self.late_tests is None:
+            n = len(self._data.chain)
+            self.late_rank, self.late_tests = np.zeros(n, np.uint8), np.zeros(n, np.uint32)
+        self.late_rank[verdict.at] = np.maximum(self.late_rank[verdict.at], RANK[verdict.flag])
+        self.late_tests[verdict.at] |= np.uint32(1 << bit)
+
+    def flag(self) -> NDArray[np.uint8]:
+        """Return the flag of each reading."""
+        if self._rank is None:
+            return self._data.passed if self._passed else np.full(len(self.tests), Flag.MISSING, np.uint8)
+        if self._passed:
+            np.maximum(self._rank, RANK[self._data.passed], out=self._rank)
+        return FLAG[self._rank]
+
+
+def _looked_at(
+    series: NDArray[np.int64],
+    time_us: NDArray[np.int64],
+    value: NDArray[np.float64],
+    fresh: NDArray[np.bool_],
+    mark: NDArray[np.uint8] | None,
+) -> CheckInput:
+    """Return what checks look at."""
+    chain = fresh.nonzero()[0]
+    chained = series if len(chain) == len(series) else series[chain]
+    before = np.full(len(chain), -1, np.int64)
+    last = last_of_each(chained)
+    if not last.all():
+        behind = follows(chained).nonzero()[0]
+        before[behind] = chain[behind - 1]
+    return CheckInput(series, time_us, value, chain, before, last, mark)

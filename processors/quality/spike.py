@@ -32,12 +32,14 @@ class SpikeLimits:
 
     Attributes:
         suspect, fail: float64, height in the canonical unit; infinite: none.
+        least: float64, the smaller one.
         differential: bool, by which method the height is measured.
         only: the method of all, as in ``differential``; None when both occur.
     """
 
     suspect: NDArray[np.float64]
     fail: NDArray[np.float64]
+    least: NDArray[np.float64]
     differential: NDArray[np.bool_]
     only: bool | None
 
@@ -62,41 +64,42 @@ class Spike:
         if not limited.any():
             return None
         used = np.unique(differential[limited])
-        return SpikeLimits(suspect, fail, differential, bool(used[0]) if len(used) == 1 else None)
+        least = np.minimum(suspect, fail)
+        return SpikeLimits(suspect, fail, least, differential, bool(used[0]) if len(used) == 1 else None)
 
     def memory(self, limits: SpikeLimits) -> Rows:
         """Return room for the last fresh reading of each series, and the one before it."""
         return Rows(_EMPTY, len(limits.suspect))
 
-    def __call__(self, data: CheckInput, limits: SpikeLimits, memory: Rows) -> tuple[NDArray[np.uint8], Verdict]:
+    def __call__(self, data: CheckInput, limits: SpikeLimits, memory: Rows) -> tuple[None, Verdict | None]:
         """Check; see :class:`qingtu.contracts.Check`."""
-        rows = memory.rows
-        flags = np.full(len(data.value), Flag.NOT_EVALUATED, np.uint8)
-        flags[np.isnan(data.value)] = Flag.MISSING
-        series, value = data.series[data.chain], data.value[data.chain]
-        n = len(series)
+        series, _, value = data.fresh
         # one: the fresh reading before, two: the one before that; from the chain, else from memory.
-        first = data.before < 0
-        one = np.where(first, rows["one"][series], data.value[data.before])
-        after_first = np.zeros(n, np.bool_)
-        after_first[1:] = first[:-1] & ~first[1:]
-        two = np.empty(n)
-        two[2:] = value[:-2]
-        two[first] = rows["two"][series[first]]
-        two[after_first] = rows["one"][series[after_first]]
+        one, two = memory.before(data, "one", data.value), self._two(data, memory)
         far = _height(limits, series, two, one, value)
-        suspect, fail = limits.suspect[series], limits.fail[series]
-        hit = np.flatnonzero((far > suspect) | (far > fail))
-        verdict = Verdict(hit, np.where(far[hit] > fail[hit], Flag.FAIL, Flag.SUSPECT).astype(np.uint8))
-        last = data.last
-        rows["two"][series[last]] = one[last]
-        rows["one"][series[last]] = value[last]
-        return flags, verdict
+        memory.put(data, two=one, one=value)
+        hit = (far > limits.least.take(series)).nonzero()[0]
+        if not len(hit):
+            return None, None
+        failed = far[hit] > limits.fail[series[hit]]
+        return None, Verdict(hit, np.where(failed, np.uint8(Flag.FAIL), np.uint8(Flag.SUSPECT)))
+
+    @staticmethod
+    def _two(data: CheckInput, memory: Rows) -> NDArray[np.float64]:
+        rows, (series, _, value) = memory.rows, data.fresh
+        two: NDArray[np.float64] = rows["two"].take(series)
+        if not data.once:
+            first = data.before < 0
+            after_first = np.zeros(len(series), np.bool_)
+            after_first[1:] = first[:-1] & ~first[1:]
+            two[2:] = np.where(first[2:], two[2:], value[:-2])
+            two[after_first] = rows["one"][series[after_first]]
+        return two
 
 
 def _height(
     limits: SpikeLimits,
-    series: NDArray[np.int32],
+    series: NDArray[np.int64],
     two: NDArray[np.float64],
     one: NDArray[np.float64],
     value: NDArray[np.float64],

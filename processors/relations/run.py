@@ -59,12 +59,12 @@ class MessageChecks:
         return bool(self._prepared)
 
     def judge(
-        self, series: NDArray[np.int32], value: NDArray[np.float64], sample: NDArray[np.int64]
+        self, series: NDArray[np.int64], value: NDArray[np.float64], sample: NDArray[np.int64]
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Yield bit and flags, shape (m,), of each check.
 
         Args:
-            series: int32 (m,).
+            series: int64 (m,).
             value: float64 (m,), NaN when missing.
             sample: int64 (m,), readings with the same number have one message and one time.
         """
@@ -95,14 +95,14 @@ def _prepare(check: MessageCheck, related: Related, catalogue: Catalogue) -> _Pr
 
 
 def _judge(
-    one: _Prepared, series: NDArray[np.int32], value: NDArray[np.float64], sample: NDArray[np.int64], samples: int
+    one: _Prepared, series: NDArray[np.int64], value: NDArray[np.float64], sample: NDArray[np.int64], samples: int
 ) -> NDArray[np.uint8]:
     """Bring the readings of each group and sample together, ask the check, and give every reading its worst flag.
 
     A sample is of one message, so of one station: (sample, slot) tells a group. Of several readings of one series in
     a sample the last counts, as in the store.
     """
-    out = np.full(len(series), Flag.NOT_EVALUATED, np.uint8)
+    out = np.where(np.isnan(value), np.uint8(Flag.MISSING), np.uint8(Flag.NOT_EVALUATED))
     place = np.full((one.related.series.shape[1], samples * one.width), -1, np.int64)
     group = np.full(samples * one.width, -1, np.int32)
     for layer in one.layers:

@@ -53,7 +53,7 @@ class Judge:
         times = np.array(times_us, np.int64)
         mark = None if marks is None else np.array([(m and mark_number(m)) or 0 for m in marks], np.uint8)
         received = times if received_us is None else np.array(received_us, np.int64)
-        judged = self.quality.judge(np.zeros(n, np.int32), times, np.array(values, np.float64), received, None, mark)
+        judged = self.quality.judge(np.zeros(n, np.int64), times, np.array(values, np.float64), received, None, mark)
         for i, at in enumerate(times.tolist()):
             if at not in self.flags or not judged.late[i]:
                 self.flags[at], self.tests[at] = int(judged.flag[i]), int(judged.tests[i])

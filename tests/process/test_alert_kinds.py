@@ -342,9 +342,9 @@ def test_who_is_not_near_is_not_stirred(levels: list[float], hold: int, measures
         assert len(ladder.near(w, seen)) or not stirred
         if stirred:
             ladder.step(0, int(met[0]), int(kept[0]), Moment(i * SECOND, i, i))
-    saved = ladder.state.copy()
+    saved = ladder.state.rows()
     again = Ladder(ladder.watches, ladder.limits, 0.5)
     again.restore(saved)
     assert len(again.near(w, np.array([math.inf]))) or not np.isfinite(ladder.limits).any()
     busy = bool(saved["level"][0]) or any(saved[name][0] for name in SINCE)
-    assert (len(again.near(w, np.array([math.nan]))) > 0) == busy
+    assert (len(again.near(w, np.array([math.nan]), unmeasured=True)) > 0) == busy

@@ -146,6 +146,14 @@ OBJECTS = st.dictionaries(
 PAYLOADS = st.lists(st.tuples(OBJECTS, st.sampled_from([0, 0, 60, 120])), min_size=1, max_size=4)
 
 
+def test_a_missing_value_is_flagged_as_missing() -> None:
+    """Checks of several properties leave flag 9 alone, of readings that they look at and of all others."""
+    cat = related(NAMES, {"particle_sizes": {"floor": 5}})
+    values = {"pm25": None, "pm10": 50, "no2": None}
+    result = drive([configure(0, cat.version), message("a", sent(values, 0), 0)], [cat])
+    assert {r["property"]: r["flag"] for r in result.readings} == {"pm25": 9, "pm10": 1, "no2": 9}
+
+
 @given(st.lists(PAYLOADS, min_size=1, max_size=12), st.data())
 @settings(max_examples=100, deadline=None)
 def test_cutting_changes_nothing(payloads: list[Any], data: st.DataObject) -> None:
