@@ -88,6 +88,7 @@ class Process:
         self._driven_us = 0
         self._heard = telling.Heard()
         self._watched: telling.Watched | None = None
+        self._lookers: list[OnTransitions] = []
         self._commands: dict[str, Callable[[Command, Output], None]] = {
             CONFIGURE: self._configure,
             "redrive": self._redriven,
@@ -112,6 +113,7 @@ class Process:
     def restore(self, parts: Mapping[str, bytes] | None) -> None:
         """Take up saved state or start empty."""
         self._pass, self._config, self._driven_us, self._heard = None, {}, 0, telling.Heard()
+        self._lookers = []
         if not parts:
             return
         arrays, values = unpack(parts[_MAIN])
@@ -195,9 +197,8 @@ class Process:
         return away
 
     def _situations(self, transitions: Sequence[Transition], output: Output) -> None:
-        for kind in self._kinds():
-            if isinstance(kind, OnTransitions):
-                self._say(output, kind.on_transitions(transitions))
+        for kind in self._lookers:
+            self._say(output, kind.on_transitions(transitions))
 
     def _heard_of(self, told: Command, output: Output) -> None:
         """Let situations look at what rules said in another partition."""
@@ -352,6 +353,8 @@ class Process:
         kinds = rule_kinds()
         for kind in kinds.values():
             kind.adopt(plan, None, 0, 0)
+        # Asked once: Python looks through all methods of a protocol each time.
+        self._lookers = [kind for kind in kinds.values() if isinstance(kind, OnTransitions)]
         self._pass = Pass(plan, Quality(plan), kinds, Quiet(plan), config)
         return self._pass
 
