@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import os
+import re
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
