@@ -13,13 +13,14 @@ import yaml
 from qingtu.catalogue import load_catalogue
 from qingtu.clock import HOUR, SECOND
 from qingtu.records import RAW
+from qingtu.replay_diff import LIVE
 from qingtu.replay_pass import config_of
 from qingtu.rules_try import changed_catalogue, try_on, try_rules
 from qingtu.settings import load_settings
 from qingtu.store.duckdb import DuckStore
 from tests.aggregates.test_neighbours import BLOCKS, STATIONS, Neighbourhood, hour_of, ticks, usual
 from tests.process.support import T0, catalogue, command, configure, frame_of, reading, station, tick
-from tests.test_replay import LIVE, Scene
+from tests.test_replay import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -52,7 +52,7 @@ def judged(cases: Sequence[Case], key: str, rng: np.random.Generator) -> list[ND
     cuts = [0, *np.sort(rng.integers(0, longest, 7)).tolist(), longest]
     for start, stop in itertools.pairwise(cuts):
         parts = [case.values[start:stop] for case in cases]
-        series = np.repeat(np.arange(len(cases)), [len(part) for part in parts]).astype(np.int32)
+        series = np.repeat(np.arange(len(cases)), [len(part) for part in parts])
         step = np.concatenate([np.arange(start, start + len(part)) for part in parts])
         every = np.array([case.every_s for case in cases])[series]
         time = T0 + step * every * SECOND
