@@ -1,8 +1,8 @@
 """Try changed alert rules on stored raw: which alerts would appear, vanish or move.
 
 Raw of the span is run twice through the pass of today, under the rules as they are and under the changed ones, each on
-a bus in memory. Nothing of the live store is touched, and the service may run. When a rule looks at how far stations
-are from their neighbours, raw is run once more before that, to find it out (:mod:`qingtu.rules_neighbours`).
+a bus in memory. Nothing of the live store is touched, and the service may run. When a rule looks at figures, raw is run
+once more before that, to make them (:mod:`qingtu.rules_figures`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from qingtu.records import ALERTS, PROCESSED, REJECTED, decode, times_of
 from qingtu.replay_bus import ReplayBus
 from qingtu.replay_pass import config_of
 from qingtu.replay_raw import RawSource, Span, clock_us, locate, open_raw
-from qingtu.rules_neighbours import TodayWith, Told, compared, watched
+from qingtu.rules_figures import Needed, TodayWith, Told, figures_told
 from qingtu.stage import StageLoop
 
 if TYPE_CHECKING:
@@ -146,14 +146,15 @@ def try_on(
     """Do what :func:`try_rules` does on raw that is open."""
     spans = locate(raw, from_us, None, settings.process.dedup_horizon_h * HOUR)
     frames = sum(span.last - span.warm for span in spans)
-    first_run = 1 if watched(now, then) else 0
+    needed = Needed(now, then)
+    first_run = 1 if needed else 0
 
     def told(run: int) -> Callable[[int], None]:
         return lambda done: None if progress is None else progress(run * frames + done, (first_run + 2) * frames)
 
-    apart = compared(settings, raw, spans, (now, then), told(0)) if first_run else {}
-    before = _alerts(settings, raw, spans, now, apart, told(first_run))
-    after = _alerts(settings, raw, spans, then, apart, told(first_run + 1))
+    figures = figures_told(settings, raw, spans, needed, told(0)) if first_run else {}
+    before = _alerts(settings, raw, spans, now, figures, told(first_run))
+    after = _alerts(settings, raw, spans, then, figures, told(first_run + 1))
     some = [(partition, span) for partition, span in enumerate(spans) if span.first < span.last]
     first = min(clock_us(raw, partition, span.first) for partition, span in some)
     last = max(clock_us(raw, partition, span.last - 1) for partition, span in some)
@@ -161,12 +162,12 @@ def try_on(
 
 
 def _alerts(
-    settings: Settings, raw: RawSource, spans: Sequence[Span], catalogue: Catalogue, apart: Mapping[int, Told],
+    settings: Settings, raw: RawSource, spans: Sequence[Span], catalogue: Catalogue, figures: Mapping[int, Told],
     told: Callable[[int], None],
 ) -> list[Alert]:  # fmt: skip
     bus, found, done = ReplayBus(raw, spans), dict[str, Alert](), 0
     for p, span in enumerate(spans):
-        today = TodayWith(catalogue, config_of(settings, catalogue), p, len(spans), apart.get(p, []))
+        today = TodayWith(catalogue, config_of(settings, catalogue), p, len(spans), figures.get(p, []))
         loop = StageLoop(bus, today, p, state_every_s=_NEVER_S)
         while loop.step():
             for record in bus.read(ALERTS, p, bus.start(ALERTS, p), _NEVER_S):

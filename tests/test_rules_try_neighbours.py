@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from qingtu.catalogue import Catalogue
     from qingtu.contracts import Record
     from qingtu.rules_try import Alert, Tried
+    from tests.aggregates.city import City
 
 HOUR_S: Final = 3600
 RULE: Final[dict[str, Any]] = {
@@ -129,7 +130,7 @@ def test_a_rule_that_nobody_had_is_tried(tmp_path: Path) -> None:
 class CityRaw:
     """Raw of a city, whatever its number of partitions, from an offset on. See :class:`qingtu.replay_raw.RawSource`."""
 
-    def __init__(self, city: Neighbourhood, oldest: int = 0) -> None:
+    def __init__(self, city: City, oldest: int = 0) -> None:
         self.partitions = city.partitions
         self._bus, self._oldest = city.bus, oldest
 

@@ -360,11 +360,14 @@ class Derive:
         """Return the plan for a catalogue and all series that were seen."""
         plan = self._plan
         if plan is None or plan.catalogue.version != version:
-            plan = Plan(self._catalogues(version), self._names)
+            plan = self._new_plan(self._catalogues(version))
         elif plan.size < len(self._names):
-            plan = Plan(plan.catalogue, self._names)
+            plan = self._new_plan(plan.catalogue)
         self._plan = plan
         return plan
+
+    def _new_plan(self, catalogue: Catalogue) -> Plan:
+        return Plan(catalogue, self._names)
 
 
 def ticks_needed(readings: int) -> int:

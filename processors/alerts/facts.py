@@ -5,7 +5,7 @@ It is told at least once: derive that was killed tells it again, and the rule ki
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from ingest.raw import command_row, raw_frame
 from qingtu.catalogue_rules import FigureRule
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FACTS: Final = "figures"
 """Name of the command."""
 _WHO: Final = "system"
+_Figure = TypeVar("_Figure", bound="Mapping[str, Any]")
 
 
 class Fact(NamedTuple):
@@ -43,10 +44,14 @@ class Fact(NamedTuple):
 
 
 class Watched:
-    """Which figures are looked at by a rule of a catalogue, or of any of several."""
+    """Which figures are looked at by a rule of a catalogue, or of any of several.
+
+    Attributes:
+        keys: (station, what, property, channel).
+    """
 
     def __init__(self, *catalogues: Catalogue) -> None:
-        self._keys = {
+        self.keys = {
             (station.id, rule.what, rule.property, rule.channel)
             for catalogue in catalogues
             for rule in catalogue.rules
@@ -62,18 +67,21 @@ class Watched:
             rows: figures as derive makes them: what, key (station, property, channel), start, value, valid, revision.
         """
         out = []
-        for row in rows if self._keys else ():
+        for row in self.only(rows):
             station, prop, channel = row["key"]
-            if (station, row["what"], prop, channel) in self._keys:
-                value = float(row["value"])
-                known = value == value  # noqa: PLR0124 - NaN: there is no value
-                out.append(
-                    Fact(
-                        station, row["what"], prop, channel, row["start"], value if known else None,
-                        bool(row["valid"]), row["revision"],
-                    )
-                )  # fmt: skip
+            value = float(row["value"])
+            known = value == value  # noqa: PLR0124 - NaN: there is no value
+            out.append(
+                Fact(
+                    station, row["what"], prop, channel, row["start"], value if known else None,
+                    bool(row["valid"]), row["revision"],
+                )
+            )  # fmt: skip
         return out
+
+    def only(self, rows: Iterable[_Figure]) -> list[_Figure]:
+        """Return the figures that rules wait for; rows have what and key."""
+        return [row for row in rows if self.keys and (row["key"][0], row["what"], *row["key"][1:]) in self.keys]
 
 
 def told(facts: Sequence[Fact], clock_us: int, catalogue: str) -> bytes:

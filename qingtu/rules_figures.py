@@ -1,8 +1,8 @@
-"""What a trial of rules needs beside raw: how far stations are from their neighbours.
+"""What a trial of rules needs beside raw: the figures that rules look at, and how far stations are from neighbours.
 
-Derive tells the pass these differences for the rules of the day alone, and they are not stored. So a trial has its
-readings compared anew, by derive's own code, as of the ticks of then, and lets its passes hear it behind these ticks.
-What raw says of the same period as well is known by its revision.
+Derive tells the pass what the rules of the day watched, and nothing else. So a trial has it all made anew, by derive's
+own code, as of the ticks of then, and lets its passes hear it behind these ticks. What raw says of the same period as
+well is known by its revision.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
-from processors.aggregates.comparing import Comparing
-from processors.aggregates.neighbours import APART, groups_of
-from processors.aggregates.rules import load_rules
-from qingtu.catalogue_rules import FigureRule
+from processors.aggregates import DERIVED
+from processors.aggregates.trial import Needed, TrialDerive
 from qingtu.contracts import Progress
-from qingtu.records import ALERTS, PROCESSED, REJECTED, Frame, codes_of, decode
+from qingtu.records import ALERTS, FIGURES, PROCESSED, RAW, REJECTED, Frame, codes_of, decode
 from qingtu.replay_bus import ReplayBus
 from qingtu.replay_pass import Today, config_of
 from qingtu.replay_raw import clock_us
@@ -34,61 +32,55 @@ if TYPE_CHECKING:
 
     from processors.aggregates.plan import Key
     from qingtu.catalogue import Catalogue
-    from qingtu.contracts import Outputs, ReadingQuery
+    from qingtu.contracts import FigureQuery, Outputs, ReadingQuery
     from qingtu.replay_raw import RawSource, Span
     from qingtu.settings import Settings
 
 _NEVER: Final = 1 << 62
 _NEVER_S: Final = 1 << 40
 _AT_ONCE: Final = 20_000
-"""Readings that wait for the store at most."""
+"""Rows that wait for the store at most."""
 
 Told = list[tuple[int, pa.RecordBatch]]
 """Clock of the tick, µs UTC, and command rows ``figures`` that derive would have told then; in order."""
 
 
-def watched(*catalogues: Catalogue) -> bool:
-    """Say whether a rule of these catalogues looks at how far stations are from their neighbours."""
-    return any(isinstance(rule, FigureRule) and rule.what == APART for one in catalogues for rule in one.rules)
+def figures_told(
+    settings: Settings, raw: RawSource, spans: Sequence[Span], needed: Needed, told: Callable[[int], None]
+) -> dict[int, Told]:
+    """Run raw once more, and make the figures that are needed.
 
-
-def compared(
-    settings: Settings, raw: RawSource, spans: Sequence[Span], catalogues: Sequence[Catalogue],
-    told: Callable[[int], None],
-) -> dict[int, Told]:  # fmt: skip
-    """Run raw once more, and compare stations with their neighbours.
-
-    The readings that are compared lie in a file in the data folder meanwhile.
+    Their readings and what is made of them lie in a file in the data folder meanwhile.
 
     Args:
         settings: limits of the pass, grace of figures, the data folder.
         raw: where raw is read.
         spans: of each partition.
-        catalogues: whose rules are to be tried; they differ in their rules alone.
+        needed: for the rules that are to be tried.
         told: is called with frames done.
 
     Returns:
-        by partition what its pass must be told.
+        by partition what its pass must be told, in order of the ticks.
     """
-    keys = {key for group in groups_of(catalogues[0], load_rules().levels).values() for key in group.keys}
     out: dict[int, Told] = {}
     with TemporaryDirectory(prefix="rules-try-", dir=settings.data) as folder:
-        store = _Readings(Path(folder) / "readings.duckdb", settings, keys)
+        store = _Made(Path(folder) / "made.duckdb", settings, needed.read)
         try:
-            grace_s, since_us = settings.figures.grace_s, _whole_from(raw, spans)
-            derive = Comparing(store, catalogues, grace_s, since_us, partitions=len(spans))
+            grace_s, since_us, n = settings.figures.grace_s, _whole_from(raw, spans), len(spans)
             done = 0
             # The first partition compares, so it comes last: as of each of its ticks, all else is there.
-            for p in (*range(1, len(spans)), 0):
-                for frame, offset, at in _processed(settings, raw, spans, catalogues[0], p):
-                    store.take(p, frame)
-                    if p == 0:
-                        _hear(derive.apply(frame, offset), frame.clock_us, out)
+            for p in (*range(1, n), 0):
+                derive = TrialDerive(store, needed, grace_s, since_us, p, partitions=n, derived=DERIVED)
+                for frame, offset, at in _processed(settings, raw, spans, needed.catalogue, p):
+                    some = store.take(p, frame)
+                    for place, data in derive.apply(some, offset).items():
+                        _hear(place, decode(data), p, store, out)
                     told(done + at - spans[p].warm)
                 done += spans[p].last - spans[p].warm
         finally:
             store.close()
-    return out
+    # What the first partition says to another stands behind all that the other says to itself.
+    return {p: sorted(some, key=lambda one: one[0]) for p, some in out.items()}
 
 
 def _whole_from(raw: RawSource, spans: Sequence[Span]) -> int:
@@ -97,10 +89,13 @@ def _whole_from(raw: RawSource, spans: Sequence[Span]) -> int:
     return max(cut, default=-_NEVER)
 
 
-def _hear(outputs: Outputs, tick_us: int, out: dict[int, Told]) -> None:
-    for place, data in outputs.items():
-        assert not isinstance(place, str), "nothing but what the pass of some partition must be told"
-        out.setdefault(place[1], []).append((tick_us, decode(data).sections["rows"]))
+def _hear(place: str | tuple[str, int], frame: Frame, partition: int, store: _Made, out: dict[int, Told]) -> None:
+    """Keep one output of derive: figures are parts of others, and the pass of some partition must be told."""
+    if place == FIGURES:
+        store.wait(FIGURES, partition, frame, frame.sections["figures"].num_rows)
+        return
+    to = partition if place == RAW else int(place[1])
+    out.setdefault(to, []).append((frame.clock_us, frame.sections["rows"]))
 
 
 def _processed(
@@ -117,22 +112,21 @@ def _processed(
             bus.trim(stream, partition, bus.end(stream, partition))
 
 
-class _Readings(DuckStore):
-    """The readings that are compared, put into a file when somebody asks or many wait.
+class _Made(DuckStore):
+    """The readings that are needed and what was made of them, put into a file when somebody asks or many wait.
 
-    Whoever asks how far it is hears that nothing is missing: all that comes before a tick was taken, and nobody makes
-    figures.
+    Whoever asks how far it is hears that nothing is missing: all that comes before a tick was taken.
 
     Args:
         path: of the file.
         settings: memory and threads.
-        keys: series that are compared; others are left out.
+        keys: series that are needed; others are left out.
     """
 
     def __init__(self, path: Path, settings: Settings, keys: set[Key]) -> None:
         super().__init__(path, settings.store.memory_limit, settings.store.threads)
         self._keys = keys
-        self._waiting: dict[int, list[Frame]] = {}
+        self._waiting: dict[tuple[str, int], list[Frame]] = {}
         self._count, self._writing = 0, False
 
     def progress(self, stream: str, partition: int) -> Progress:
@@ -144,23 +138,35 @@ class _Readings(DuckStore):
         self._flush()
         return super().readings(query)
 
-    def take(self, partition: int, frame: Frame) -> None:
-        """Keep what counts of a frame of ``processed``."""
+    def figures_of(self, query: FigureQuery) -> pa.Table:
+        """Return figures; see the contract."""
+        self._flush()
+        return super().figures_of(query)
+
+    def take(self, partition: int, frame: Frame) -> Frame:
+        """Keep what counts of a frame of ``processed``, and return it."""
         batch = frame.get("readings")
-        if batch is not None and (mask := self._compared(batch)).any():
-            some = {"readings": batch.filter(pa.array(mask))}
-            self._waiting.setdefault(partition, []).append(Frame(frame.header, some))
-            self._count += int(mask.sum())
-            if self._count >= _AT_ONCE:
-                self._flush()
+        mask = None if batch is None else self._counts(batch)
+        if batch is None or mask is None or not mask.any():
+            return Frame(frame.header)
+        some = Frame(frame.header, {"readings": batch.filter(pa.array(mask))})
+        self.wait(PROCESSED, partition, some, int(mask.sum()))
+        return some
+
+    def wait(self, stream: str, partition: int, frame: Frame, rows: int) -> None:
+        """Keep a frame."""
+        self._waiting.setdefault((stream, partition), []).append(frame)
+        self._count += rows
+        if self._count >= _AT_ONCE:
+            self._flush()
 
     def _flush(self) -> None:
         self._writing = True
-        for partition, frames in self._waiting.items():
-            self.apply(PROCESSED, partition, frames, 0)
+        for (stream, partition), frames in self._waiting.items():
+            self.apply(stream, partition, frames, 0)
         self._waiting, self._count, self._writing = {}, 0, False
 
-    def _compared(self, batch: pa.RecordBatch) -> NDArray[np.bool_]:
+    def _counts(self, batch: pa.RecordBatch) -> NDArray[np.bool_]:
         columns = [codes_of(batch.column(name)) for name in ("station", "property", "channel")]
         codes = np.stack([code for code, _ in columns], axis=1)
         distinct, which = np.unique(codes, axis=0, return_inverse=True)
@@ -170,7 +176,7 @@ class _Readings(DuckStore):
 
 
 class TodayWith(Today):
-    """The pass of today that is also told what :func:`compared` found; see :class:`qingtu.replay_pass.Today`.
+    """The pass of today that is also told what :func:`figures_told` found; see :class:`qingtu.replay_pass.Today`.
 
     Args:
         told: of this partition. Rows stand behind those of the first frame that is as late as their tick: derive had
@@ -198,4 +204,4 @@ class TodayWith(Today):
         return super().apply(frame, offset, only)
 
 
-__all__ = ["TodayWith", "Told", "compared", "watched"]
+__all__ = ["Needed", "TodayWith", "Told", "figures_told"]
