@@ -3,7 +3,7 @@
 Works on a copy of the live store with the generation attached as ``gen``. Leaves temporary tables behind::
 
     homes      the partition in which each station lives
-    spans      by partition: the positions of the span, and the position of the promote
+    spans      by partition: the positions of the span, of the end of what was run, and of the promote
     changes    the readings that change, with the raw row that they come from
     happened   the events that are new
 
@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
+from processors.quality import CHECKS
 from qingtu.partitions import partition_of
-from qingtu.records import NEIGHBOUR, OVERRIDDEN, VERDICTS, Flag
+from qingtu.records import NEIGHBOUR, OVERRIDDEN, VERDICTS, Cause, Flag, position
 from qingtu.store.queries import rows_of
 
 if TYPE_CHECKING:
@@ -35,11 +36,12 @@ _WITH_ORIGIN: Final = """
 WITH chain AS (
     SELECT series, time, max(new_revision) FILTER (cause NOT IN ({decided})) AS brought,
         arg_max(known_at, new_revision) FILTER (cause NOT IN ({decided})) AS brought_known,
+        max(new_revision) FILTER (cause = {late}) AS decided,
         min(old_revision) AS first, arg_min(old_known_at, old_revision) AS first_known
     FROM {db}.corrections GROUP BY ALL)
 SELECT r.*, s.station, s.property, s.channel, h.partition AS home, p.origin_partition AS replayed_from,
     coalesce(p.origin, c.brought, c.first, r.revision) AS origin,
-    coalesce(c.brought_known, c.first_known, r.known_at) AS origin_known
+    coalesce(c.brought_known, c.first_known, r.known_at) AS origin_known, c.decided
 FROM {db}.readings r
 JOIN {db}.series s ON s.id = r.series
 JOIN homes h ON h.station = s.station
@@ -54,13 +56,15 @@ SELECT r.series, r.time, r.value, r.flag, r.tests, r.revision, r.known_at, r.hom
     coalesce(r.replayed_from, own.partition, other.partition) AS source,
     source IS NOT NULL AND (r.replayed_from IS NULL OR (r.origin >= s.low AND r.origin < s.high)) AS inside,
     NOT inside AND (r.origin >= s.high
-        OR (r.replayed_from IS NULL AND r.origin IN (SELECT moved_by FROM driven_later))) AS later
+        OR (r.replayed_from IS NULL AND r.origin IN (SELECT moved_by FROM driven_later))) AS later,
+    coalesce(r.decided >= h.ran, false) AS after
 FROM ({rows}) r
 LEFT JOIN gen.outcomes own ON r.replayed_from IS NULL
     AND own.partition = r.home AND own.position = r.origin AND own.known = r.origin_known
 LEFT JOIN (SELECT position, known, min(partition) AS partition FROM gen.outcomes GROUP BY ALL) other
     ON r.replayed_from IS NULL AND other.position = r.origin AND other.known = r.origin_known
 LEFT JOIN spans s ON s.partition = coalesce(r.replayed_from, r.home)
+LEFT JOIN spans h ON h.partition = r.home
 """
 _THEIRS: Final = """
 SELECT s.id AS series, r.time, r.value, r.flag, r.tests, r.home, r.origin,
@@ -81,16 +85,19 @@ INSERT INTO series SELECT (SELECT count(*) FROM series) + row_number() OVER (ORD
     g.station, g.property, g.channel
 FROM gen.series g ANTI JOIN series s ON s.station = g.station AND s.property = g.property AND s.channel = g.channel
 """
-# A replay runs raw a little further than its span; what people or the stations around said of a value later than that
-# is not in the generation. While the value is the same, the word of the live store stands.
+# A replay runs raw a little further than its span; what people, the stations around or the next reading (a spike) said
+# of a value later than that is not in the generation. While the value is the same, the word of the live store stands.
 _BOTH: Final = """
 SELECT m.* EXCLUDE (series, time), series, time, t.value AS t_value, t.home AS t_home, t.origin AS t_origin,
     t.source AS t_source, t.inside AS t_inside, t.flag AS found,
     m.flag IS NOT NULL AND t.flag IS NOT NULL AND m.value IS NOT DISTINCT FROM t.value AS same,
     same AND (m.tests & {person}) <> 0 AND (t.tests & {person}) = 0 AS said,
+    same AND m.after AND (m.tests & {next}) <> 0 AND (t.tests & {next}) = 0 AS spiked,
     CASE WHEN same THEN (t.tests & ~{around}::UINTEGER) | (m.tests & {around}) ELSE t.tests END
-        | CASE WHEN said THEN {person} ELSE 0 END AS t_tests,
+        | CASE WHEN said THEN {person} ELSE 0 END | CASE WHEN spiked THEN {next} ELSE 0 END AS t_tests,
     CASE WHEN said THEN m.flag
+        WHEN spiked AND t.flag IN ({good}) THEN m.flag
+        WHEN spiked THEN greatest(t.flag, m.flag)
         WHEN same AND (m.tests & {around}) <> 0 AND (t.tests & {around}) = 0 AND t.flag IN ({good}) THEN {suspect}
         WHEN same AND (m.tests & {around}) = 0 AND t.tests = {around} THEN {passes}
         ELSE t.flag END AS t_flag
@@ -165,6 +172,7 @@ def find_changes(
     bounds = {
         "partition": pa.array(range(n), pa.int32()), "low": pa.array([span.low for span in spans], pa.int64()),
         "high": pa.array([span.high for span in spans], pa.int64()), "act": pa.array(at, pa.int64()),
+        "ran": pa.array([position(span.last, 0) for span in spans], pa.int64()),
     }  # fmt: skip
     for name, columns in (("homes", {**homes, "station": pa.array(stations, pa.string())}), ("spans", bounds)):
         db.register("given", pa.table(columns))
@@ -172,11 +180,12 @@ def find_changes(
         db.unregister("given")
     db.execute(_DRIVEN_LATER)
     db.execute(_NEW_SERIES)
-    decided = ", ".join(str(int(cause)) for cause in VERDICTS)
-    mine = _MINE.format(rows=_WITH_ORIGIN.format(db=name_of(db), decided=decided))
-    theirs = _THEIRS.format(rows=_WITH_ORIGIN.format(db="gen", decided=decided))
+    causes = {"decided": ", ".join(str(int(cause)) for cause in VERDICTS), "late": int(Cause.QUALITY_DECIDED)}
+    mine = _MINE.format(rows=_WITH_ORIGIN.format(db=name_of(db), **causes))
+    theirs = _THEIRS.format(rows=_WITH_ORIGIN.format(db="gen", **causes))
     both = _BOTH.format(
-        mine=mine, theirs=theirs, person=OVERRIDDEN, around=NEIGHBOUR, suspect=int(Flag.SUSPECT), passes=int(Flag.PASS),
+        mine=mine, theirs=theirs, person=OVERRIDDEN, around=NEIGHBOUR, next=1 << CHECKS["spike"].bit,
+        suspect=int(Flag.SUSPECT), passes=int(Flag.PASS),
         good=f"{int(Flag.PASS)}, {int(Flag.NOT_EVALUATED)}",
     )  # fmt: skip
     db.execute(_CHANGES.format(both=both, missing=int(Flag.MISSING)), {"kept": times["kept"]})

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given
+from hypothesis import HealthCheck, assume, example, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
@@ -312,6 +312,10 @@ _ROW = st.tuples(
 )  # fmt: skip
 
 
+@example(
+    rows=[*[("a", 0, 0, 0, "good")] * 9, ("a", 1, 0, 61, "good"), ("a", 8, 0, 0, "good")],
+    first=0, length=2, whole=False,
+)  # fmt: skip
 @given(rows=st.lists(_ROW, max_size=40), first=st.integers(0, 45), length=st.integers(1, 50), whole=st.booleans())
 @limits(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_an_unchanged_program_changes_nothing(
