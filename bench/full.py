@@ -33,7 +33,7 @@ _STEP_MS: Final = 100
 _OURS: Final = ("gateway", "process", "store, derive, map")
 _START_US: Final = 1_795_392_000_000_000
 _FLUSH_ROWS: Final = 2000
-TIMELY: Final = {"store": "commit_ms = 20"}
+TIMELY: Final = {"store": "commit_ms = 10"}
 """Of latency: by default the store commits every 2 s, which costs less; the live view does not wait for it."""
 
 
