@@ -84,6 +84,7 @@ class StageLoop:
         self._flying: dict[tuple[str, int], Ticket] = {}
         self._guilty: dict[int, NDArray[np.bool_]] = {}
         self._kept = _NOTHING
+        self._spoiled = False
         self._log = structlog.get_logger(self.name)
         saved = bus.load_state(operator.group, partition)
         self.next_offset = saved.next_offset if saved else bus.start(operator.source, partition)
@@ -112,10 +113,7 @@ class StageLoop:
         Raises:
             RetryLater: as :meth:`step`; the same is tried by the next call.
         """
-        self.settle()
-        if self._unsent:  # it was refused before, and comes before anything new
-            self._send()
-            self.settle()
+        self._emit()  # what was refused before comes before anything new
         found = self._bus.read(self._operator.source, self._partition, self.next_offset, self._batch)
         self._tell(missing(self._bus, self._operator.source, self._partition, self.next_offset, found))
         blocked: RetryLater | None = None
@@ -146,11 +144,21 @@ class StageLoop:
             self._log.error("frames_lost", frames=lost, why="they were trimmed or expired before this stage read them")
 
     def save(self) -> None:
-        """Save state with its offset, once what was emitted before is durable."""
+        """Save state with its offset, once what was emitted before is durable.
+
+        An operator that is within a frame that makes it fail has nothing to save: what is saved already stands.
+        """
+        self._emit()
+        if not self._spoiled:
+            self._save()
+
+    def _emit(self) -> None:
         self.settle()
         if self._unsent:
             self._send()
             self.settle()
+
+    def _save(self) -> None:
         put, drop = self._operator.snapshot()
         # The operator tells each change once: what the bus refuses is kept for the next try.
         put = {**{name: data for name, data in self._kept.put.items() if name not in drop}, **put}
@@ -191,21 +199,27 @@ class StageLoop:
             raise refused
 
     def _apply(self, frame: Frame, offset: int) -> Outputs:
-        try:
-            return self._operator.apply(frame, offset)
-        except RetryLater:
-            raise
-        except Exception:  # noqa: BLE001 - whatever a row makes fail, the row is found and rejected
-            self.failures += 1
-            self._log.warning("stage_failed", offset=offset, next="the frame is tried again", exc_info=True)
-        return self._recover(frame, offset)
+        if not self._spoiled:
+            try:
+                return self._operator.apply(frame, offset)
+            except RetryLater:
+                raise
+            except Exception:  # noqa: BLE001 - whatever a row makes fail, the row is found and rejected
+                self.failures += 1
+                self._log.warning("stage_failed", offset=offset, next="the frame is tried again", exc_info=True)
+        # Until it is through: when the bus refuses in between, the operator holds half of a frame.
+        self._spoiled = True
+        outputs = self._recover(frame, offset)
+        self._spoiled = False
+        return outputs
 
     def _recover(self, frame: Frame, offset: int) -> Outputs:
         """Try again from saved state; after the third failure reject the rows that cause it."""
         self._rewind(offset)
         # Else each of the many tries below would run again what came since the last save: slower, but it works as well.
         with suppress(RetryLater):
-            self.save()
+            self._emit()
+            self._save()
         for _ in range(_TRIES - 1):
             outputs = self._attempt(frame, offset, None)
             if outputs is not None:

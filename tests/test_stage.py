@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from qingtu.bus.sqlite import SqliteBus
 from qingtu.clock import SECOND
-from qingtu.contracts import Record, StateDelta, Ticket
+from qingtu.contracts import Record, SavedState, StateDelta, Ticket
 from qingtu.errors import QingtuError, RetryLater
 from qingtu.records import ALERTS, PROCESSED, RAW, REJECTED, Frame, decode, encode
 from qingtu.stage import StageLoop
@@ -265,6 +266,13 @@ class Gaps:
         self.partitions = bus.partitions
         self.refuse: Callable[[str], bool] = lambda _: False
         self.refuse_state = False
+        self.refuse_loads: list[bool] = []
+
+    def load_state(self, group: str, partition: int) -> SavedState | None:
+        """Load, or refuse as often as told."""
+        if self.refuse_loads and self.refuse_loads.pop(0):
+            raise RetryLater("no state now")
+        return self._bus.load_state(group, partition)
 
     def save_state(self, group: str, partition: int, delta: StateDelta) -> None:
         """Save, or refuse."""
@@ -352,6 +360,30 @@ def test_state_that_was_refused_is_saved_at_the_next_try(refused: list[bool], tm
         assert saved is not None
         assert dict(saved.parts) == operator.pieces
         assert saved.next_offset == loop.next_offset
+    finally:
+        bus.close()
+
+
+@given(refused=st.lists(st.booleans(), min_size=1, max_size=14))
+@settings(max_examples=50, deadline=None)
+def test_a_bus_that_refuses_meanwhile_doubles_nothing(refused: list[bool], tmp_path_factory: Any) -> None:
+    """Wherever the search is broken off: half-done work is not gone on with, and not saved."""
+    bus = SqliteBus(tmp_path_factory.mktemp("bus"))
+    try:
+        put(bus, ["1"], ["2", "!", "4"], ["once", "8"])
+        between = gaps(bus)
+        loop = StageLoop(between, Summing(), batch=4)
+        between.refuse_loads = refused
+        for _ in range(len(refused) + 2):
+            with suppress(RetryLater):
+                loop.step()
+            with suppress(RetryLater):
+                loop.save()
+            assert loop.saved_offset <= loop.next_offset
+        run(loop)
+        assert [decode(d).header["sum"] for d in emitted(bus)] == [[1, 1], [7, 3], [15, 5]]
+        again = StageLoop(between, Summing())
+        assert not again.step() or again.next_offset == loop.next_offset
     finally:
         bus.close()
 
