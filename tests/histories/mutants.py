@@ -310,7 +310,7 @@ def _redriven_received() -> list[tuple[Any, str, Any]]:
         hours = times_of(batch.column("received_at")) // HOUR
         return [[names[c], h * HOUR, 1] for c, h in zip(codes[mine].tolist(), hours[mine].tolist(), strict=True)]
 
-    return [(ingest.raw, "_counts", counts)]
+    return [(ingest.raw, "_counts_of", counts)]
 
 
 def _by_subtraction() -> list[tuple[Any, str, Any]]:
