@@ -200,6 +200,7 @@ def test_a_reader_elsewhere_sees_progress_books_and_rows(make_bench: Callable[..
     store.apply(PROCESSED, 0, [processed(4, messages)], 7)
     store.expire(T0 - DAY)
     store.apply(PROCESSED, 0, [processed(5, [Message((Reading(0, 2, 1.0),))])], 8)
+    store.catch_up(now=True)
     reader: Any = InfluxStore(bench.settings, bench.server.token)
     assert reader.progress(PROCESSED, 0) == store.progress(PROCESSED, 0)
     assert reader.progress(RAW, 3) == (0, -1)
