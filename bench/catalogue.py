@@ -1,12 +1,15 @@
-"""The bench's catalogue: like air stations with all checks and twelve rules on each of them."""
+"""The bench's catalogue: like air stations with all default checks, some more, and twelve rules on each of them."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 from qingtu.catalogue import Catalogue
+from qingtu.catalogue_checks import content_of
+from qingtu.catalogue_files import read_blocks
 from qingtu.catalogue_limits import FlatLine, LimitSpec, Pair, Spike
-from qingtu.catalogue_model import Content, Defaults, Device, Network, Station
+from qingtu.catalogue_model import Content, Device, Network, Station
 from qingtu.catalogue_rules import RULE
 
 PROPERTIES: Final = ("pm25", "pm10", "so2", "no2", "o3", "co", "air_temperature", "relative_humidity")
@@ -30,7 +33,9 @@ RULES: Final[tuple[dict[str, Any], ...]] = (
 
 def bench_catalogue(stations: int) -> Catalogue:
     """Return a catalogue of ``stations`` devices ``s0000`` … in network ``bench``, eight properties each."""
-    limits = {
+    # What the demonstration's stations inherit, and a rate, a spike and a flat line for every property.
+    defaults = content_of(read_blocks(Path(__file__).parents[1] / "stations")).defaults
+    more = {
         key: LimitSpec(
             rate_per_h=Pair(suspect=1e6, fail=2e6),
             spike=Spike(suspect=500.0, fail=900.0),
@@ -48,6 +53,6 @@ def bench_catalogue(stations: int) -> Catalogue:
         for i in range(stations)
     )  # fmt: skip
     network = Network(id="bench", zh="基准", en="Bench", interval_s=60)
-    return Catalogue(
-        Content(networks=(network,), stations=rows, rules=rules, defaults=Defaults(limits={"all": limits}))
-    )
+    limits = {**defaults.limits, "all": {**defaults.limits["all"], **more}}
+    given = defaults.model_copy(update={"limits": limits})
+    return Catalogue(Content(networks=(network,), stations=rows, rules=rules, defaults=given))
