@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,11 +58,14 @@ def broker(folder: Path) -> Iterator[int]:
 class Measured:
     """The service in a process of its own."""
 
-    def __init__(self, folder: Path, port: int, stations: int, receive: str, flush_ms: int, *, web: bool) -> None:
+    def __init__(
+        self, folder: Path, port: int, stations: int, receive: str, flush_ms: int, *, web: bool,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         command = [sys.executable, "-m", "bench.serve", str(folder / "data"), str(port), str(stations), receive]
         self._child = subprocess.Popen(
             [*command, str(flush_ms), "web" if web else "noweb"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **(environ or {})},
         )  # fmt: skip
         self.ready = self._line()
 
@@ -107,9 +111,16 @@ def publish(
 
 
 def rounds(
-    *, runs: int, count: int, rate: int, stations: int = 2000, receive: str = "fast", flush_ms: int = 100
+    *,
+    runs: int,
+    count: int,
+    rate: int,
+    stations: int = 2000,
+    receive: str = "fast",
+    flush_ms: int = 100,
+    environ: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Run so many rounds of ``count`` messages; the first, uncounted, warms up.
+    """Run so many rounds of ``count`` messages; the first, uncounted, warms up. ``environ``: settings of the service.
 
     Returns:
         for each round: us (CPU per message), per_s (messages per second until stored), rss_mb.
@@ -118,7 +129,7 @@ def rounds(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with broker(folder) as port:
-            measured = Measured(folder, port, stations, receive, flush_ms, web=False)
+            measured = Measured(folder, port, stations, receive, flush_ms, web=False, environ=environ)
             seq = 0
             # Within the hour that is running: the figures of an hour that ended are another piece of work.
             now = int(time.time())
