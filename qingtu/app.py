@@ -352,7 +352,12 @@ class Service:
 
     def _step_stores(self) -> bool:
         work = [(stage.name, stage.step) for stage in self.stores]
-        besides = [("catalogue", self._follow), ("stations", self._describe), ("housekeeping", self._housekeep)]
+        besides = [
+            ("catalogue", self._follow),
+            ("stations", self._describe),
+            ("others", self._tell),
+            ("housekeeping", self._housekeep),
+        ]
         return self.turns.take([*work, *besides])
 
     def _follow(self) -> bool:
@@ -364,11 +369,15 @@ class Service:
         return False
 
     def _describe(self) -> bool:
-        """Let a store that others read tell them which stations there are, and how far it is."""
+        """Let a store that others read tell them which stations there are."""
+        if self._describing is not None and self._described != self.catalogue.version:
+            self._describing.describe(self.catalogue, self.folder.in_use_since_us(self.catalogue.version))
+            self._described = self.catalogue.version
+        return False
+
+    def _tell(self) -> bool:
+        """Let such a store tell them how far it is."""
         if self._describing is not None:
-            if self._described != self.catalogue.version:
-                self._describing.describe(self.catalogue, self.folder.in_use_since_us(self.catalogue.version))
-                self._described = self.catalogue.version
             self._describing.catch_up()
         return False
 

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+
+from qingtu.records import Flag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from qingtu.clock import Clock
     from qingtu.records import Frame
     from qingtu.settings import Settings
+
+_PASS: Final = np.uint8(Flag.PASS)
+_MISSING: Final = np.uint8(Flag.MISSING)
 
 
 # ---------------------------------------------------------------------------------------------------- bus
@@ -305,7 +310,7 @@ class CheckInput:
     @cached_property
     def passed(self) -> NDArray[np.uint8]:
         """Flags of a check that finds nothing wrong, uint8 (m,): 1, and 9 without value. To return, not to change."""
-        return np.where(self.missing, np.uint8(9), np.uint8(1))
+        return np.where(self.missing, _MISSING, _PASS)
 
     @cached_property
     def whole(self) -> bool:
@@ -326,10 +331,10 @@ class CheckInput:
 
     def flags(self, own: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return flags, uint8 (m,), for a check that gives ``own`` (f,) to the fresh readings: 2 to the others."""
-        out: NDArray[np.uint8] = own.copy() if self.whole else np.full(len(self.series), 2, np.uint8)
+        out: NDArray[np.uint8] = own.copy() if self.whole else np.full(len(self.series), Flag.NOT_EVALUATED, np.uint8)
         if not self.whole:
             out[self.chain] = own
-        out[self.missing] = 9
+        out[self.missing] = _MISSING
         return out
 
 

@@ -223,7 +223,7 @@ def _raised(transitions: list[dict[str, Any]], start_us: int) -> list[Raised]:
 def _answers(expected: Expected, raised: Raised) -> bool:
     return (
         _names(expected, raised)
-        and expected.fits(raised.level)
+        and raised.level == expected.level
         and raised.reached_h <= expected.to_h
         and (not expected.stations or set(expected.stations) == set(raised.stations))
     )

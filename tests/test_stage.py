@@ -374,16 +374,18 @@ def test_a_bus_that_refuses_meanwhile_doubles_nothing(refused: list[bool], tmp_p
         between = gaps(bus)
         loop = StageLoop(between, Summing(), batch=4)
         between.refuse_loads = refused
+        sums = {0: [0, 0], 1: [1, 1], 3: [7, 3], 5: [15, 5]}
         for _ in range(len(refused) + 2):
             with suppress(RetryLater):
                 loop.step()
             with suppress(RetryLater):
                 loop.save()
-            assert loop.saved_offset <= loop.next_offset
+            saved = bus.load_state("summing", 0)
+            if saved is not None:
+                held = unpack(saved.parts["main"])[1]
+                assert [held["total"], held["count"]] == sums[saved.next_offset]
         run(loop)
         assert [decode(d).header["sum"] for d in emitted(bus)] == [[1, 1], [7, 3], [15, 5]]
-        again = StageLoop(between, Summing())
-        assert not again.step() or again.next_offset == loop.next_offset
     finally:
         bus.close()
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from processors.indices.tables import table
 from simulators.scenarios.scenario import Effect, Expected, ExpectedFigure, Story, able, beside
 
 if TYPE_CHECKING:
     from qingtu.catalogue import Catalogue
 
 _BLUE, _YELLOW, _ORANGE, _RED = 1, 2, 3, 4
-_AT_HOME_DB = 74.0
-"""What the homes beside a building site hear."""
-_DAY_LIMIT_DB = {"0": 50.0, "1": 55.0, "2": 60.0, "3": 65.0, "4": 70.0}
-"""GB 3096-2008, by zone: an alert is blue there, and goes up a level each 5 dB."""
+_AT_HOME_DB = 74
+"""What homes beside a building site hear. An alert is blue at the limit of their zone by day, and goes up each 5 dB."""
 
 
 def night_noise(catalogue: Catalogue) -> Story:
@@ -25,11 +24,10 @@ def night_noise(catalogue: Catalogue) -> Story:
         Effect(near.id, "noise_leq", _AT_HOME_DB, 22.0, rise_h=0.5, hold_h=1.0, fall_h=0.25),
         Effect(near.id, "noise_lmax", 82.0, 22.0, rise_h=0.5, hold_h=1.0, fall_h=0.25),
     )
-    zone = (near.noise_class or "")[:1]
-    above = (_AT_HOME_DB - _DAY_LIMIT_DB.get(zone, _AT_HOME_DB)) // 5
+    above = (_AT_HOME_DB - table("gb3096")["zones"][near.noise_class]["day"]) // 5
     expected = (
         Expected("site-noise", site.id, _ORANGE, 22.0, 23.2),
-        Expected(f"noise-{zone}", near.id, min(_BLUE + int(above), _RED), 22.0, 23.2),
+        Expected(f"noise-{(near.noise_class or '')[:1]}", near.id, min(_BLUE + int(above), _RED), 22.0, 23.2),
     )
     figures = (
         ExpectedFigure(near.id, "noise_excess", "day_index", 0.0, low=10.0, high=25.0, level=2),

@@ -84,7 +84,6 @@ class Expected:
         from_h: not before, hours after the start of the scenario.
         to_h: not after; by then the level must be reached.
         stations: of a situation: exactly those that it must be made of in the end; none: whichever.
-        at_least: a higher level is right, too: for a story that does not say how bad it gets.
     """
 
     rule: str
@@ -93,11 +92,6 @@ class Expected:
     from_h: float
     to_h: float
     stations: tuple[str, ...] = ()
-    at_least: bool = False
-
-    def fits(self, level: int) -> bool:
-        """Return whether the highest level that an alert reached is as it must be."""
-        return level >= self.level if self.at_least else level == self.level
 
 
 @dataclass(frozen=True, slots=True)

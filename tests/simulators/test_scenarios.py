@@ -173,13 +173,10 @@ def test_a_level_higher_or_lower_than_the_story_goes_is_missed() -> None:
     assert [one.level for one in found.raised if one.rule == "radiation-gamma"] == [3]
     assert (found.false, found.right) == ([], False)
     story = SCENARIOS["radiation-dry"].tell(demonstration())
-    for level, at_least, right in ((1, False, False), (1, True, True), (3, False, False), (3, True, False)):
-        other = tuple(
-            replace(one, level=level, at_least=at_least) if one.rule == "radiation-gamma" else one
-            for one in story.expected
-        )
+    for level in (1, 3):
+        other = tuple(replace(one, level=level) if one.rule == "radiation-gamma" else one for one in story.expected)
         told = told_otherwise("radiation-dry", expected=other)
-        assert rehearse(told, demonstration(), Settings()).right is right, (level, at_least)
+        assert not rehearse(told, demonstration(), Settings()).right, level
 
 
 def test_noise_is_as_loud_as_the_zone_of_the_homes_makes_it() -> None:
