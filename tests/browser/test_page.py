@@ -248,6 +248,31 @@ def test_a_published_message_changes_the_value(live_service: LiveService, watche
     assert watched.errors == []
 
 
+#  where each control of the panel stands, in its own coordinates
+PLACES = """() => Object.fromEntries(
+  [...document.querySelectorAll("#station button, #station a")]
+    .map((one) => [one.textContent, Math.round(one.getBoundingClientRect().top)]))"""
+
+
+def test_controls_stay_while_the_chart_loads(live_service: LiveService, watched: Watched) -> None:
+    """A click that falls into the moment at which the chart arrives still meets what was aimed at."""
+    station, topic = _sender(live_service, "pm25")
+    _send(live_service, topic, _message({"pm25": 47}))
+    held: list[Route] = []
+    watched.page.route("**/api/series?*", lambda route: held.append(route))
+    page = watched.open(live_service, s=station.id, p="pm25")
+    _value(page, "pm25").to_have_text("47")
+    expect(page.get_by_role("button", name="为什么是 47")).to_be_visible()
+    before = page.evaluate(PLACES)
+    assert held, "the page has not asked for the chart"
+    for route in held:
+        route.continue_()
+    expect(page.locator("#station .chart canvas")).to_be_visible()
+    expect(page.locator("#station")).to_contain_text("细颗粒物偏高 蓝色")
+    assert page.evaluate(PLACES) == before
+    assert watched.errors == []
+
+
 #  cells that leave the panel, and texts wider than what holds them
 CUT = """() => {
   const panel = document.querySelector("#station");

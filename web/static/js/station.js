@@ -77,7 +77,7 @@ function build(panel, all) {
   const top = h("div", { class: "st" }, h("div", {}, parts.name, parts.where, parts.facts), close);
   panel.scrollTop = 0;
   if (!all.length) panel.replaceChildren(top, emptyState(t("readings_none"), t("readings_none_hint")));
-  else panel.replaceChildren(top, parts.hero, table, parts.chartTitle, parts.chart, parts.note, h("div", { class: "acts" }, parts.why, parts.csv, parts.json));
+  else panel.replaceChildren(top, parts.hero, table, parts.chartTitle, parts.chart, h("div", { class: "acts" }, parts.why, parts.csv, parts.json), parts.note);
   header();
   if (!all.length) return;
   refresh(null);
