@@ -259,7 +259,11 @@ def test_controls_stay_while_the_chart_loads(live_service: LiveService, watched:
     station, topic = _sender(live_service, "pm25")
     _send(live_service, topic, _message({"pm25": 47}))
     held: list[Route] = []
-    watched.page.route("**/api/series?*", lambda route: held.append(route))
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    watched.page.route("**/api/series?*", hold)
     page = watched.open(live_service, s=station.id, p="pm25")
     _value(page, "pm25").to_have_text("47")
     expect(page.get_by_role("button", name="为什么是 47")).to_be_visible()
