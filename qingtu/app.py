@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from qingtu.store.contract import PrimaryStore
 
 _LOG = structlog.get_logger("qingtu")
+_SELDOM_MS: Final = 500
+"""What is no reading waits at least so long for its commit, which costs the readings behind it as much as their own."""
 _STORED: Final = (PROCESSED, ALERTS, REJECTED, FIGURES)
 STAGES: Final = ("gateway", "process", "store", "derive", "web")
 """Parts that a process can have."""
@@ -168,7 +170,8 @@ class Service:
         s, bus, has = self.settings, self.bus, self.options.stages
         self.process = Lanes(bus, "process", RAW, self._process)
         self.derive = Lanes(bus, "derive", PROCESSED, self._derive)
-        stored = [(p, stream) for p in range(bus.partitions) for stream in _STORED] if "store" in has else []
+        # Readings before all else: they are what people wait for.
+        stored = [(p, stream) for stream in _STORED for p in range(bus.partitions)] if "store" in has else []
         self.stores = [self._store_stage(stream, p) for p, stream in stored]
         self.turns = Turns()
         for lanes in [lanes for name, lanes in (("process", self.process), ("derive", self.derive)) if name in has]:
@@ -177,7 +180,7 @@ class Service:
             except RetryLater as later:  # such as a partition that goes to another process just now
                 _LOG.info("not_taken_up_yet", stage=lanes.stream, reason=str(later), next="tried again at each step")
         workers = {
-            "process": Worker("process", self.process.step, self._await_raw),
+            "process": Worker("process", self.process.step, self.process.wait),
             "store": Worker("store", self._step_stores, self._await_stores),
             "derive": Worker("derive", self.derive.step, self._await_ticks),
         }
@@ -208,7 +211,8 @@ class Service:
         s = self.settings.store
         return StoreStage(
             self.bus, self.store, stream, partition, self.clock,
-            commit_ms=s.commit_ms, commit_messages=s.commit_messages,
+            commit_ms=s.commit_ms if stream == PROCESSED else max(s.commit_ms, _SELDOM_MS),
+            commit_messages=s.commit_messages,
         )  # fmt: skip
 
     def _saved_offset(self, stream: str, partition: int) -> int:
@@ -351,7 +355,9 @@ class Service:
     # ----------------------------------------------------------------------------------------------- inside loops
 
     def _step_stores(self) -> bool:
-        work = [(stage.name, stage.step) for stage in self.stores]
+        # All take up before any commits: what waits for the commits of others ages meanwhile, and is due then.
+        work = [(f"{stage.name} reads", stage.take_up) for stage in self.stores]
+        work += [(stage.name, stage.commit_due) for stage in self.stores]
         besides = [
             ("catalogue", self._follow),
             ("stations", self._describe),
@@ -396,28 +402,24 @@ class Service:
         self._keeping.step(_STORED)
         return False
 
-    def _await_raw(self, seconds: float) -> None:
-        stages = self.process.stages
-        # Of partitions that others work on nothing is awaited: what is seen of them is what there is.
-        seen = [stages[p].next_offset if p in stages else self.bus.end(RAW, p) for p in range(self.bus.partitions)]
-        self.bus.wait(RAW, seen, seconds)
-
     def _await_stores(self, seconds: float) -> None:
         """Sleep until a commit is due.
 
         Frames are looked at a few times a commit, not one by one: waking is dear. Where commits are to come sooner than
         that is worth, what comes first wakes us, and the rest has until its commit to come.
         """
-        due = [d for stage in self.stores if (d := stage.due_in_s()) is not None]
+        waiting = [stage for stage in self.stores if stage.due_in_s() is not None]
+        # What sits out is due all the time: going by it would be going round without a pause.
+        due = [d for s in waiting if not self.turns.sits_out(s.name) and (d := s.due_in_s()) is not None]
         look_s = self.settings.store.commit_ms / 4000
-        if due or look_s >= _OFTEN_S or self._hurry.is_set():
+        if look_s >= _OFTEN_S or self._hurry.is_set() or any(stage.stream == PROCESSED for stage in waiting):
             self._pause(min([seconds, max(look_s, _OFTEN_S), *due]))
         else:
             seen = [0] * self.bus.partitions
             for stage in self.stores:
                 if stage.stream == PROCESSED:
                     seen[stage.partition] = stage.next_offset
-            self.bus.wait(PROCESSED, seen, min(seconds, _OFTEN_S))
+            self.bus.wait(PROCESSED, seen, min([seconds, _OFTEN_S, *due]))
 
     def _await_ticks(self, seconds: float) -> None:
         """Sleep: derive has work at ticks only, and looks at what came in between then."""

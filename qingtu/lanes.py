@@ -70,6 +70,14 @@ class Lanes:
         """Step every stage once; see :meth:`qingtu.turns.Turns.take`. None waits for the bus before all have begun."""
         return self.turns.take(self._work())
 
+    def wait(self, seconds: float) -> None:
+        """Sleep until something came for a stage whose turn it is, for ``seconds`` at most."""
+        # Of partitions that others work on, and of those that sit out, nothing is awaited: what is seen of them is what
+        # there is. What one does not take up would be news all the time.
+        awake = {p: stage.next_offset for p, stage in self.stages.items() if not self.turns.sits_out(stage.name)}
+        seen = [awake[p] if p in awake else self._bus.end(self.stream, p) for p in range(self._bus.partitions)]
+        self._bus.wait(self.stream, seen, seconds)
+
     def _work(self) -> Iterator[tuple[str, Callable[[], bool]]]:
         yield "partitions", self._taken_up
         # Asked for only now: a partition that just went must not be stepped once more.

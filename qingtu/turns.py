@@ -58,8 +58,7 @@ class Turns:
         """
         busy = False
         for name, step in work:
-            pause = self._pauses.get(name)
-            if pause is not None and pause.until_s > self._now_s():
+            if self.sits_out(name):
                 continue
             try:
                 busy |= step()
@@ -71,6 +70,11 @@ class Turns:
             else:
                 self.forget(name)
         return busy
+
+    def sits_out(self, name: str) -> bool:
+        """Return whether it is not this one's turn yet: it was refused or failed."""
+        pause = self._pauses.get(name)
+        return pause is not None and pause.until_s > self._now_s()
 
     def forget(self, name: str) -> None:
         """Forget what was wrong with something."""

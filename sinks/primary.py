@@ -62,6 +62,11 @@ class StoreStage:
 
     def step(self) -> bool:
         """Take up frames; commit when it is time. True when a commit was made or frames came."""
+        found = self.take_up()
+        return self.commit_due() or found
+
+    def take_up(self) -> bool:
+        """Take up frames: from now on they age. True when some came."""
         found = (
             self._bus.read(self.stream, self.partition, self.next_offset, 16) if self._count < self._messages else []
         )
@@ -78,11 +83,16 @@ class StoreStage:
             manifest = frame.get("manifest")
             self._count += manifest.num_rows if manifest is not None else 1
             self.next_offset = record.offset + 1
+        return bool(found)
+
+    def commit_due(self) -> bool:
+        """Commit when it is time. True when it was."""
+        now = self._clock.now_us()
         age_us = now - self._since_us  # negative: the clock was set back
         if self._waiting and (self._count >= self._messages or not 0 <= age_us < self._age_us):
             self.commit()
             return True
-        return bool(found)
+        return False
 
     def _tell(self, lost: int) -> None:
         """Go on behind frames that are gone, and say so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -137,6 +138,26 @@ def test_one_that_fails_holds_none_up_and_is_told(bus: Shared) -> None:
         pass
     assert [sums(bus, partition) for partition in range(3)] == [[1, 3, 6], [], [1, 3, 6]]
     assert list(made.turns.problems) == ["summing-1"]
+
+
+def test_who_sits_out_is_not_woken_by_what_waits_for_it(bus: Shared) -> None:
+    """What it could not take up is no news: going by it would be going round without a pause. What others get is."""
+    made = Lanes(bus, "summing", RAW, lambda p: StageLoop(bus, Broken() if p == 1 else Summing(), p, batch=1))
+    put(bus, 1, 1)
+    made.take_up()
+    while made.step():
+        pass
+    rounds = 0
+    end = time.monotonic() + 0.4
+    while time.monotonic() < end:
+        made.wait(0.1)
+        assert not made.step()
+        rounds += 1
+    assert rounds <= 4
+    put(bus, 2, 7)
+    made.wait(0.1)
+    assert made.step()
+    assert sums(bus, 2) == [7]
 
 
 def test_who_is_refused_again_and_again_sits_out_longer() -> None:

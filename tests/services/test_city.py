@@ -18,6 +18,7 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from bench.city import cpu_s
 from bench.whole import publish
 from deploy.native.influx import InfluxServer
 from deploy.native.kafka import KafkaServer
@@ -237,6 +238,24 @@ def test_nothing_is_lost_and_nothing_doubled(scene: Scene, fault: Fault) -> None
     told = not fault.said or any(key.startswith(fault.said) for key in load.said)
     assert told, f"the status should have said one of {fault.said}, and said {sorted(load.said)}"
     _note(scene, fault.name, load, gained, readings, load.settled_at - over)
+
+
+def test_nobody_goes_round_in_circles_while_the_database_is_away(scene: Scene, load: _Load) -> None:
+    """Who waits for it sleeps: none takes a core for itself, though there is much that it could not do yet."""
+    parts = scene.city.parts.values()
+    time.sleep(_FAULT_AT_S)
+    scene.influx.kill()
+    try:
+        time.sleep(AWAY_S)
+        began, before = time.monotonic(), {part.name: cpu_s(part.pid) for part in parts}
+        time.sleep(AWAY_S)
+        took = time.monotonic() - began
+        busy = {part.name: (cpu_s(part.pid) - before[part.name]) / took for part in parts}
+    finally:
+        scene.influx.start()
+    gained, readings = load.gained()
+    assert (gained["stored"], readings) == (load.count, 8 * load.count)
+    assert max(busy.values()) < 0.5, busy
 
 
 _GARBAGE: Final = (
