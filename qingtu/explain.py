@@ -18,8 +18,6 @@ from qingtu.errors import NotFound
 from qingtu.explain_origin import SHOWN_BYTES, Explained, Step, finite, ms_of, origin, step
 from qingtu.quality_words import checks_of
 from qingtu.records import NEIGHBOUR, OVERRIDDEN, VERDICTS, Cause
-from qingtu.replay_store import replay_of
-from qingtu.store.queries import Queries
 
 if TYPE_CHECKING:
     from qingtu.store.contract import PrimaryStore
@@ -57,9 +55,7 @@ def explain(service: Explained, station: str, prop: str, time_us: int, channel: 
     if reading is None:
         return {"found": False, "reading": None, "steps": []}
     revision = _brought_by(reading)
-    # A generation is promoted into DuckDB only: docs/decisions/0014-replay.md.
-    store = service.store
-    replayed = replay_of(store, key, reading["time"], revision) if isinstance(store, Queries) else None
+    replayed = service.store.replay_of(key, reading["time"], revision)
     if replayed is None:
         steps = origin(service, key, reading, revision)
     else:

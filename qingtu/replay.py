@@ -19,6 +19,7 @@ from qingtu.clock import HOUR, ManualClock
 from qingtu.errors import NotFound, QingtuError, StartError
 from qingtu.records import ALERTS, PROCESSED, REJECTED
 from qingtu.replay_bus import ReplayBus
+from qingtu.replay_log import PromoteLog
 from qingtu.replay_pass import Today, config_of
 from qingtu.replay_raw import Span, clock_us, locate, open_raw
 from qingtu.replay_store import GenerationStore
@@ -131,9 +132,22 @@ def write(folder: Path, generation: Generation) -> None:
     part.replace(folder / "generation.json")
 
 
+def promote_begun(settings: Settings, name: str) -> bool:
+    """Return whether a promote of a generation into InfluxDB has begun, or was about to, and is not done."""
+    return PromoteLog(folder_of(settings, name)).there
+
+
 def drop(settings: Settings, name: str) -> None:
-    """Delete a generation, and with it the store that a promote of it replaced."""
+    """Delete a generation, and with it the store that a promote of it replaced.
+
+    Raises:
+        QingtuError: a promote of it is not done: without it nobody could finish it.
+    """
     find(settings, name)
+    if promote_begun(settings, name):
+        raise QingtuError(
+            f"发布未完成, 不能删除 / the promote of {name} is not done: 'qingtu replay {name} --promote' finishes it"
+        )
     shutil.rmtree(folder_of(settings, name))
 
 

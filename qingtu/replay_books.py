@@ -6,7 +6,7 @@ stays booked as stored, and received is never touched.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -52,18 +52,29 @@ WHERE r.stage = g.stage AND r.reason = g.reason AND r.detail = g.detail
 """
 
 
-def book(db: duckdb.DuckDBPyConnection, at: Sequence[int], changes: Changes) -> tuple[dict[str, int], set[int]]:
+class Booked(NamedTuple):
+    """What is booked.
+
+    Attributes:
+        changes: of the books, by partition of the messages.
+        messages: how many ``left`` quarantine, ``entered`` it, or ``stay`` there otherwise than before.
+        partitions: of these messages.
+        told: messages of which ``rejected`` says what the generation says.
+    """
+
+    changes: list[Changes]
+    messages: dict[str, int]
+    partitions: set[int]
+    told: list[At]
+
+
+def book(db: duckdb.DuckDBPyConnection, at: Sequence[int]) -> Booked:
     """Work out what is booked, and bring the rows of ``rejected`` into line.
 
     Args:
         db: of the live store's copy, in a transaction, with the generation attached as ``gen`` and the temporary
             tables of :mod:`qingtu.replay_changes`.
         at: positions of the promote, by partition.
-        changes: is added to.
-
-    Returns:
-        how many messages ``left`` quarantine, ``entered`` it, or ``stay`` there otherwise than before; and the
-        partitions of these messages.
     """
     mine = {(p, at_): BookEntry(*rest) for p, at_, *rest in db.execute(_MINE).fetchall()}
     everything = {(p, at_) for p, at_ in db.execute(_ALL_MINE).fetchall()}
@@ -71,6 +82,7 @@ def book(db: duckdb.DuckDBPyConnection, at: Sequence[int], changes: Changes) -> 
     outcomes = {(p, at_): tuple(rest) for p, at_, *rest in db.execute(_OUTCOMES).fetchall()}
     brought = {(p, at_): tuple(rest) for p, at_, *rest in db.execute(_BROUGHT).fetchall()}
     same = {(p, at_) for p, at_ in db.execute(_SAME_REASON).fetchall()}
+    changes = [Changes() for _ in at]
     now: dict[At, tuple[int, int, int]] = {}
     stay: list[At] = []
     for message, entry in mine.items():
@@ -78,7 +90,9 @@ def book(db: duckdb.DuckDBPyConnection, at: Sequence[int], changes: Changes) -> 
             continue
         then = theirs.get(message)
         found = (then.outcome, then.decoded, then.refused) if then is not None else outcomes.get(message)
-        if found is None or found == (entry.outcome, entry.decoded, entry.refused):
+        if found is None or (
+            found[0] == entry.outcome and books.again(entry, *found[1:]) == (entry.decoded, entry.refused)
+        ):
             if then is not None and message not in same:
                 stay.append(message)
             continue
@@ -87,18 +101,22 @@ def book(db: duckdb.DuckDBPyConnection, at: Sequence[int], changes: Changes) -> 
             stay.append(message)
     entered = _enter(mine, everything, theirs, changes)
     for partition, position in enumerate(at):
-        _move(partition, mine, {m: found for m, found in now.items() if m[0] == partition}, brought, position, changes)
+        moved = {message: found for message, found in now.items() if message[0] == partition}
+        _move(partition, mine, moved, brought, position, changes[partition])
     for message, (network, hour, new, _) in brought.items():
         if message not in now and new:
-            changes.add((network, hour), "decoded", new)
-            changes.add((network, hour), "r_stored", new)
+            changes[message[0]].add((network, hour), "decoded", new)
+            changes[message[0]].add((network, hour), "r_stored", new)
     _tell(db, [*entered, *stay])
     left = sum(found[0] != Outcome.QUARANTINED for found in now.values())
     counts = {"left": left, "entered": len(entered), "stay": len(stay)}
-    return counts, {partition for partition, _ in (*now, *entered, *stay)}
+    partitions = {partition for partition, _ in (*now, *entered, *stay)}
+    return Booked(changes, counts, partitions, [*entered, *stay])
 
 
-def _enter(mine: dict[At, BookEntry], everything: set[At], theirs: dict[At, BookEntry], changes: Changes) -> list[At]:
+def _enter(
+    mine: dict[At, BookEntry], everything: set[At], theirs: dict[At, BookEntry], changes: Sequence[Changes]
+) -> list[At]:
     """Book messages that do not pass any more. What they had brought is withdrawn, not unbooked."""
     entered = []
     for message, entry in theirs.items():
@@ -109,10 +127,11 @@ def _enter(mine: dict[At, BookEntry], everything: set[At], theirs: dict[At, Book
             continue
         key = (entry.network, entry.hour)
         was = Outcome.STORED if before is None else Outcome(before.outcome)
-        changes.add(key, was.name.lower(), -1)
-        changes.add(key, "quarantined", 1)
+        own = changes[message[0]]
+        own.add(key, was.name.lower(), -1)
+        own.add(key, "quarantined", 1)
         decoded = entry.decoded if before is None else before.decoded
-        changes.quarantined[message] = BookEntry(entry.network, entry.hour, decoded, 0)
+        own.quarantined[message] = BookEntry(entry.network, entry.hour, decoded, 0)
         entered.append(message)
     return entered
 

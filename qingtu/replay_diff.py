@@ -64,12 +64,29 @@ def diff(
 @contextmanager
 def _copied(settings: Settings, generation: Generation, copy: Path, client: Client | None) -> Iterator[Path]:
     """Give a copy of the live store for as long as the context lasts."""
+    if settings.store.kind == "influx":
+        with drawn(settings, generation, copy):
+            yield copy
+        return
     forget(copy)
     try:
-        if settings.store.kind == "influx":
-            _draw(settings, generation, copy)
-        else:
-            _copy(settings, copy, client)
+        _copy(settings, copy, client)
+        yield copy
+    finally:
+        forget(copy)
+
+
+@contextmanager
+def drawn(settings: Settings, generation: Generation, copy: Path) -> Iterator[Path]:
+    """Give a picture of what InfluxDB holds that the generation can touch, for as long as the context lasts.
+
+    Raises:
+        StartError: a promote has begun and is not done.
+        RetryLater: the server does not answer now.
+    """
+    forget(copy)
+    try:
+        _draw(settings, generation, copy)
         yield copy
     finally:
         forget(copy)
@@ -129,7 +146,16 @@ def forget(path: Path) -> None:
 def take_over(
     settings: Settings, generation: Generation, copy: Path, at: Sequence[int], now_us: int, limit: int
 ) -> Takeover:
-    """Take a generation over into a copy of the live store.
+    """Take a generation over into a copy of the live store; see :func:`taken_over`."""
+    with taken_over(settings, generation, copy, at, now_us, limit) as (_, found):
+        return found
+
+
+@contextmanager
+def taken_over(
+    settings: Settings, generation: Generation, copy: Path, at: Sequence[int], now_us: int, limit: int
+) -> Iterator[tuple[NextStore, Takeover]]:
+    """Take a generation over into a copy of the live store, and give the copy, open.
 
     Args:
         settings: name the data folder.
@@ -151,9 +177,10 @@ def take_over(
     catalogue = replay.archived(folder)
     store = NextStore(copy, settings.store.memory_limit, settings.store.threads)
     try:
-        return store.take_over(
+        found = store.take_over(
             generation, folder, catalogue, at=at, now_us=now_us, keep_days=settings.store.keep_days,
             grace_s=settings.figures.grace_s, limit=limit,
         )  # fmt: skip
+        yield store, found
     finally:
         store.close()

@@ -1,27 +1,29 @@
-"""Promote: a generation is taken over into a copy of the live store, which is swapped in by one rename."""
+"""Promote: a generation is taken over into a copy of the live store, which is swapped in by one rename.
+
+That is for DuckDB. An InfluxDB server is written to instead: :mod:`qingtu.replay_influx`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from ingest.raw import command_row, raw_frame
-from processors.process import CONFIGURE
 from qingtu import replay
 from qingtu.bus import open_bus
 from qingtu.clock import SystemClock
-from qingtu.errors import QingtuError, StartError
+from qingtu.errors import QingtuError
 from qingtu.files import sync
 from qingtu.folder import DataFolder
 from qingtu.ledger import Ledger
-from qingtu.records import RAW, position
+from qingtu.records import position
+from qingtu.replay_acts import act_frame, remember, say
 from qingtu.replay_diff import LIVE, forget, take_over
 from qingtu.replay_settle import settle
 from qingtu.store.duckdb import DuckStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from qingtu.clock import Clock
@@ -34,28 +36,19 @@ BEFORE: Final = "before.duckdb"
 """What the first promote of a generation replaced, in its folder; of the next one it is ``before-2.duckdb``."""
 
 
-def swappable(settings: Settings) -> None:
-    """Refuse where nothing can take the place of the live store at once.
-
-    Raises:
-        StartError: the store is not DuckDB.
-    """
-    if settings.store.kind != "duckdb":
-        raise StartError(
-            "不能发布到 InfluxDB: 其中改动逐点可见, 中断后新旧混杂; 可先用 --diff 查看, 再重投隔离区的报文、人工改标 / "
-            "a generation cannot be promoted into InfluxDB: each point that changes is seen as it is written, and a "
-            "promote that is broken off would leave old and new mixed; look with --diff, then drive messages again "
-            "with 'qingtu rejected redrive' and set flags with 'qingtu override'; docs/replay.md"
-        )
+def _unseen(done: int, total: int, waiting: str) -> None:
+    """Show no progress."""
 
 
 def promote(
-    settings: Settings, generation: Generation, *, who: str, clock: Clock | None = None, limit: int = 1000
-) -> dict[str, Any]:
-    """Publish a generation: build the next store beside the live one, check it, swap it in by one rename.
+    settings: Settings, generation: Generation, *, who: str, clock: Clock | None = None, limit: int = 1000,
+    progress: Callable[[int, int, str], None] = _unseen,
+) -> dict[str, Any]:  # fmt: skip
+    """Publish a generation. When nothing would change, as after a promote that is done again, nothing is written.
 
-    Ended at any moment, it leaves the old store or the new one. When nothing would change, as after a promote that is
-    done again, nothing is swapped and nothing is written to raw.
+    Into DuckDB: the next store is built beside the live one, checked, and swapped in by one rename. Ended at any
+    moment, it leaves the old store or the new one. Into InfluxDB what changes is kept first and written then; ended
+    meanwhile, it must be done again, and processes with a store do not start before.
 
     Args:
         settings: name the data folder.
@@ -63,20 +56,24 @@ def promote(
         who: the person, for raw.
         clock: for the time at which the change becomes known.
         limit: list at most so many readings.
+        progress: is called with steps done and in all, and what is waited for; of InfluxDB.
 
     Returns:
         what changed, as :class:`Takeover` gives it; ``swapped``. When it was: ``revisions``, by partition in which
-        something changed; ``before``, the file that holds the store that was replaced; ``ledger``, whether it balances
-        and agrees.
+        something changed; ``before``, the file that holds the store that was replaced (of DuckDB); ``ledger``, whether
+        it balances and agrees.
 
     Raises:
-        StartError: the service runs, the disk is too full, or the store is not DuckDB.
+        StartError: the service runs, the disk is too full, or InfluxDB does not answer.
         QingtuError: the books of the new store would not be right, or the stages cannot finish what is on raw;
             the live store is as it was.
     """
-    swappable(settings)
-    folder = replay.folder_of(settings, generation.name)
     clock = clock or SystemClock()
+    if settings.store.kind == "influx":
+        from qingtu.replay_influx import promote as into_influx  # noqa: PLC0415 - loaded only where it is used
+
+        return into_influx(settings, generation, who=who, clock=clock, limit=limit, progress=progress)
+    folder = replay.folder_of(settings, generation.name)
     data = DataFolder(settings.data)  # refuses while the service runs
     try:
         live, copy = settings.data / LIVE, folder / "next.duckdb"
@@ -90,36 +87,22 @@ def promote(
             found = take_over(settings, generation, copy, at, now_us, limit)
             if found.empty:
                 forget(copy)
-                _remember(folder, generation, found.promoted_us)
+                remember(folder, generation, found.promoted_us)
                 return {**found.as_dict(), "swapped": False}
             for partition in found.partitions:
-                _say(bus, settled, partition, generation, who, now_us)
+                # Where nothing holds yet, what the generation said.
+                config = settled.configs[partition] or generation.config
+                frame = act_frame(config, generation.name, who, now_us)
+                say(bus, partition, settled.ends[partition], frame)
             ledger = _checked(settings, bus, copy)
         finally:
             bus.close()
         before = _swap(live, copy, folder)
-        _remember(folder, generation, now_us)
+        remember(folder, generation, now_us)
     finally:
         data.close()
     revisions = {str(partition): str(at[partition]) for partition in found.partitions}
     return {**found.as_dict(), "swapped": True, "revisions": revisions, "before": str(before), "ledger": ledger}
-
-
-def _say(bus: Bus, settled: Settled, partition: int, generation: Generation, who: str, now_us: int) -> None:
-    """Write the row into raw whose position is the revision; what holds for new messages stays as it is.
-
-    Raises:
-        QingtuError: it does not stand where it should.
-    """
-    config = settled.configs[partition] or generation.config  # where nothing holds yet, what the generation said
-    row = command_row(now_us, CONFIGURE, who, {**config, "promoted": generation.name})
-    frame = raw_frame([row], gateway="", catalogue=config.get("catalogue"), clock_us=now_us)
-    said, wanted = bus.append(RAW, partition, [frame]).result()[0], settled.ends[partition]
-    if said != wanted:
-        raise QingtuError(
-            f"原始数据被他人写入, 未替换 / another program writes raw ({said} for {wanted} in partition {partition}): "
-            "stop the gateways, too, then promote again"
-        )
 
 
 def _copy_settled(settings: Settings, bus: Bus, live: Path, copy: Path, data: DataFolder, clock: Clock) -> Settled:
@@ -132,12 +115,6 @@ def _copy_settled(settings: Settings, bus: Bus, live: Path, copy: Path, data: Da
     finally:
         store.close()
     return settled
-
-
-def _remember(folder: Path, generation: Generation, promoted_us: int | None) -> None:
-    """Note when it was promoted last; a promote that was killed behind its swap could not."""
-    if promoted_us is not None and promoted_us != generation.promoted_us:
-        replay.write(folder, replace(generation, promoted_us=promoted_us))
 
 
 def _checked(settings: Settings, bus: Bus, copy: Path) -> dict[str, Any]:

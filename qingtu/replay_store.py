@@ -13,7 +13,7 @@ about a raw row names the partition beside the position.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ import pyarrow as pa
 from qingtu.partitions import partition_of
 from qingtu.records import PROCESSED, codes_of, position, times_of
 from qingtu.store.duckdb import DuckStore
-from qingtu.store.queries import Queries, rows_of
+from qingtu.store.schema import REPLAY_TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,24 +31,11 @@ if TYPE_CHECKING:
     from qingtu.records import Frame
     from qingtu.replay_raw import Span
 
-REPLAY_TABLES: Final = """
-CREATE TABLE IF NOT EXISTS replayed (
-    series INTEGER, time TIMESTAMP, revision BIGINT, origin BIGINT, partition INTEGER, origin_partition INTEGER);
-CREATE TABLE IF NOT EXISTS promotions (
-    revision BIGINT, name VARCHAR, promoted_at TIMESTAMP, catalogue VARCHAR, low BIGINT, high BIGINT,
-    partition INTEGER);
-"""
 _OUTCOMES: Final = """
 CREATE TABLE IF NOT EXISTS outcomes (
     partition INTEGER, position BIGINT, network VARCHAR, received_us BIGINT, known TIMESTAMP, outcome UTINYINT,
     decoded INTEGER, refused INTEGER, redrive_of BIGINT);
 CREATE TABLE IF NOT EXISTS elsewhere (station VARCHAR, partition INTEGER, position BIGINT);
-"""
-_ORIGIN: Final = """
-SELECT p.origin, p.origin_partition AS partition, m.name, m.catalogue, epoch_us(m.promoted_at) AS promoted_us
-FROM replayed p JOIN series s ON s.id = p.series
-JOIN promotions m ON m.revision = p.revision AND m.partition = p.partition
-WHERE s.station = ? AND s.property = ? AND s.channel = ? AND p.time = ? AND p.revision = ?
 """
 
 
@@ -114,23 +101,3 @@ class GenerationStore(DuckStore):
                 columns = {"station": [names[code]] * n, "partition": np.full(n, partition, np.int32)}
                 out.append(pa.table({**columns, "position": positions}))
         return out
-
-
-def replay_of(store: Queries, key: tuple[str, str, str], time_us: int, revision: int) -> dict[str, Any] | None:
-    """Return by which promote a reading got the value of a revision, or None when it was none.
-
-    Args:
-        store: where the reading is.
-        key: (station, property, channel).
-        time_us: of the reading, µs UTC.
-        revision: that brought the value.
-
-    Returns:
-        ``origin`` and ``partition`` of the raw row that the value comes from; ``name`` of the generation; ``catalogue``
-        that it was made with; ``promoted_us``.
-    """
-    with store.cursor() as db:
-        if not db.execute("SELECT 1 FROM information_schema.tables WHERE table_name = 'promotions'").fetchone():
-            return None
-        found = rows_of(db, _ORIGIN, [*key, np.datetime64(time_us, "us").item(), revision])
-    return found[0] if found else None

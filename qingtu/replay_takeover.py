@@ -19,23 +19,24 @@ from processors.aggregates.periods import BIN
 from qingtu import records
 from qingtu.clock import DAY
 from qingtu.partitions import partition_of
-from qingtu.records import FIGURES, PROCESSED, Cause, Frame, decode
+from qingtu.records import FIGURE_ROWS, FIGURES, PROCESSED, Cause, Frame, decode
 from qingtu.replay_books import book
 from qingtu.replay_changes import alerts_told, find_changes, told
-from qingtu.replay_store import REPLAY_TABLES
 from qingtu.store.books import Changes
 from qingtu.store.duckdb import DuckStore
 from qingtu.store.queries import rows_of
 from qingtu.store.rows import plain
+from qingtu.store.schema import REPLAY_TABLES
 from qingtu.store.writer import Staged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from qingtu.catalogue import Catalogue
     from qingtu.contracts import Store
     from qingtu.replay import Generation
+    from qingtu.replay_books import At, Booked
 
 _CORRECT: Final = """
 INSERT INTO corrections SELECT series, time, old_value, old_flag, old_tests, old_revision, old_known_at,
@@ -50,7 +51,25 @@ INSERT INTO readings SELECT series, time, new_value, new_flag, new_tests, act, $
 """
 _REPLAYED: Final = "INSERT INTO replayed SELECT series, time, act, origin, partition, origin_partition FROM changes"
 _EVENTS: Final = "INSERT INTO events SELECT * EXCLUDE (partition) FROM happened"
+_RECEIVED: Final = """
+SELECT o.partition, o.position, o.received_us
+FROM gen.outcomes o JOIN quarantine_book b ON b.partition = o.partition AND b.position = o.position
+"""
 _PARTITIONS: Final = "SELECT partition FROM changes UNION SELECT partition FROM happened"
+_CHANGED: Final = """
+SELECT s.station, s.property, s.channel, epoch_us(time) AS time, coalesce(new_value, 'nan'::DOUBLE) AS value,
+    new_flag AS flag, new_tests AS tests, origin, origin_partition
+FROM changes c JOIN series s ON s.id = c.series WHERE c.partition = ? ORDER BY time, c.series
+"""
+_HAPPENED: Final = """
+SELECT station, kind, level, epoch_us(time) AS time, attributes, revision, epoch_us(known_at) AS known_at
+FROM happened WHERE partition = ? ORDER BY ALL
+"""
+_REFUSALS: Final = """
+SELECT * EXCLUDE (refused, refused_by_gateway, received_at), refused AS readings_refused,
+    refused_by_gateway AS refused, epoch_us(received_at) AS received_at
+FROM rejected WHERE partition = ? AND position IN (SELECT unnest(?)) ORDER BY position
+"""
 _FIGURES_CHANGED: Final = """
 SELECT DISTINCT f.what, f.station, f.property, f.channel, epoch_ms(f.start) AS start_ms,
     c.old_value, c.old_count, c.old_valid, f.value AS new_value, f.count AS new_count, f.valid AS new_valid
@@ -99,7 +118,17 @@ class Takeover:
 
 
 class NextStore(DuckStore):
-    """A private copy of the live store, in which a generation is taken over."""
+    """A private copy of the live store, in which a generation is taken over.
+
+    Attributes:
+        booked: what changes in the books; like the others once a generation is taken over.
+        received: time of receipt (µs UTC) of the messages of the span that have an entry in the quarantine's book.
+        made: the figures that were evaluated again, as ``FIGURE_ROWS`` by partition.
+    """
+
+    booked: Booked
+    received: dict[At, int]
+    made: list[pa.RecordBatch]
 
     def take_over(
         self,
@@ -136,11 +165,12 @@ class NextStore(DuckStore):
             find_changes(db, generation.spans, at, {"kept": kept, "now": now})
             out = Takeover(*told(db, limit))
             self._write(now, out)
-            changes = Changes()
-            out.messages, moved = book(db, at, changes)
-            self._save_books(changes)
+            self.booked = book(db, at)
+            out.messages = self.booked.messages
+            self._save_books(Changes().and_all(self.booked.changes))
+            self.received = {(p, at_): us for p, at_, us in db.execute(_RECEIVED).fetchall()}
             out.promoted_us = self._promoted(generation)
-            touched = moved | {int(row[0]) for row in db.execute(_PARTITIONS).fetchall()}
+            touched = self.booked.partitions | {int(row[0]) for row in db.execute(_PARTITIONS).fetchall()}
             db.commit()
         except BaseException:
             self._undo()
@@ -183,6 +213,7 @@ class NextStore(DuckStore):
         # Behind all that any partition holds: the copy stands still, so this is as of now in each of them.
         newest = max(at)
         touched = self._touched(newest)
+        self.made = [pa.RecordBatch.from_pylist([], FIGURE_ROWS) for _ in at]
         if touched is None:
             return [], set()
         origin = self.progress(PROCESSED, 0).origin
@@ -198,10 +229,11 @@ class NextStore(DuckStore):
             orjson.dumps({**orjson.loads(text), "replay": generation.name}).decode()
             for text in batch.column("inputs").to_pylist()
         ]
-        homes = self._homes(batch.column("station").to_pylist(), catalogue, len(at))
-        ours = {"inputs": pa.array(inputs), "revision": pa.array([at[home] for home in homes], pa.int64())}
+        homes = np.array(self._homes(batch.column("station").to_pylist(), catalogue, len(at)))
+        ours = {"inputs": pa.array(inputs), "revision": pa.array(np.array(at, np.int64)[homes])}
         columns = [ours.get(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
         batch = pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+        self.made = [batch.filter(pa.array(homes == partition)) for partition in range(len(at))]
         self._db.begin()
         self._figures(0, [Frame({}, {"figures": batch})], Staged(np.zeros(0, np.int64)), Changes())
         self._db.commit()
@@ -237,3 +269,24 @@ class NextStore(DuckStore):
                 "time": times, "known_at": times, "revision": np.full(n, at, np.int64), **zeros,
             },
         )  # fmt: skip
+
+    # --------------------------------------------------------------------------------- what another store is told
+
+    def changed(self, partition: int, size: int) -> Iterator[pa.RecordBatch]:
+        """Give the readings that change in a partition, by time, so many at once. Ask nothing else meanwhile.
+
+        Returns:
+            station, property, channel; time (µs UTC), value (NaN when missing), flag, tests; ``origin`` and
+            ``origin_partition``, the raw row that the value comes from.
+        """
+        for rows in self._db.execute(_CHANGED, [partition]).to_arrow_reader(size):
+            yield from (rows.slice(at, size) for at in range(0, rows.num_rows, size))
+
+    def happened(self, partition: int) -> list[dict[str, Any]]:
+        """Return the events that are new in a partition, as ``EVENTS``; times in µs UTC."""
+        return rows_of(self._db, _HAPPENED, [partition])
+
+    def refusals(self, partition: int) -> list[dict[str, Any]]:
+        """Return what ``rejected`` says now of the messages of a partition that are told of, as ``REJECTED_ROWS``."""
+        given = [partition, [position for p, position in self.booked.told if p == partition]]
+        return rows_of(self._db, _REFUSALS, given)

@@ -269,6 +269,7 @@ def test_what_does_not_pass_any_more_is_withdrawn_and_comes_back(scene: Scene) -
     audit = scene.audited()
     assert audit["agrees"], audit["checks"]
     assert audit["ledger"]["messages"]["quarantined"] == 12
+    assert scene.diff(replay.find(scene.settings, "out"))["empty"]
     scene.write()
     back = scene.promote(scene.replay("back"))
     assert back["readings"] == {"new": 0, "changed": 12, "withdrawn": 0}

@@ -45,7 +45,7 @@ def replay(  # noqa: PLR0913, PLR0917 - typer's way: an option is a parameter
 
     With --from a generation is made beside the live store, which is not touched. --diff tells what a promote of it
     would change, --promote publishes it: changed values become corrections with cause replay. Ctrl-C at any moment
-    leaves the live store as it was.
+    leaves the live store as it was; of a promote into InfluxDB, it says whether it must be done again.
     """
     settings = settings_of(file, data, catalogue)
     if until is not None and since is None:
@@ -57,13 +57,19 @@ def replay(  # noqa: PLR0913, PLR0917 - typer's way: an option is a parameter
     elif since is None and not diff and not promote:
         raise typer.BadParameter("give --from, --diff, --promote, --list or --drop / 缺少选项")
     else:
-        if promote:
-            replay_promote.swappable(settings)
+        made = None
         try:
             made = core.find(settings, name) if since is None else _make(settings, name, since, until)
             answer = _act(settings, made, limit, diff=diff, promote=promote)
         except KeyboardInterrupt:
-            err().print("已中断, 现用数据未受影响 / broken off: the live store is as it was", soft_wrap=True)
+            if made is not None and core.promote_begun(settings, made.name):
+                words = (
+                    "发布未完成, 服务在完成前不能启动 / the promote is not done, the service does not start before it "
+                    f"is: qingtu replay {made.name} --promote"
+                )
+            else:
+                words = "已中断, 现用数据未受影响 / broken off: the live store is as it was"
+            err().print(words, soft_wrap=True)
             raise typer.Exit(_BROKEN_OFF) from None
         if json:
             print_json(answer)
@@ -83,8 +89,23 @@ def _act(settings: Settings, made: Generation, limit: int, *, diff: bool, promot
     if diff:
         answer["diff"] = _diff(settings, made, limit)
     if promote:
-        answer["promoted"] = replay_promote.promote(settings, made, who=getpass.getuser(), limit=limit)
+        answer["promoted"] = _promote(settings, made, limit)
     return answer
+
+
+def _promote(settings: Settings, made: Generation, limit: int) -> dict[str, Any]:
+    waited = ""
+    with bars(err()) as shown:
+        task = shown.add_task("发布 promoting", total=None)
+
+        def progress(done: int, total: int, waiting: str) -> None:
+            nonlocal waited
+            shown.update(task, completed=done, total=total)
+            if waiting and waiting != waited:
+                err().print(f"{waiting} …", soft_wrap=True)
+            waited = waiting
+
+        return replay_promote.promote(settings, made, who=getpass.getuser(), limit=limit, progress=progress)
 
 
 def _tell(made: Generation, answer: Mapping[str, Any]) -> None:
@@ -101,7 +122,8 @@ def _published(made: Generation, done: Mapping[str, Any]) -> None:
         out().print(f"未替换, 现用数据不变 / not swapped, the live store stays as it is: {made.name}", soft_wrap=True)
         return
     out().print(f"已发布 / promoted: {made.name}; 台账平衡 / the ledger balances", soft_wrap=True)
-    out().print(f"原有数据 / the store before: {done['before']}", soft_wrap=True)
+    if "before" in done:
+        out().print(f"原有数据 / the store before: {done['before']}", soft_wrap=True)
 
 
 def _make(settings: Settings, name: str | None, since: str, until: str | None) -> Generation:
@@ -127,16 +149,20 @@ def _diff(settings: Settings, made: Generation, limit: int) -> dict[str, Any]:
 
 def _list(settings: Settings, *, json: bool) -> None:
     found = core.generations(settings)
+    begun = {g.name for g in found if core.promote_begun(settings, g.name)}
     if json:
-        print_json([g.as_dict() for g in found])
+        print_json([{**g.as_dict(), "promote_begun": g.name in begun} for g in found])
         return
     print_table(
         ("名称 name", "起 from", "止 to", "消息 messages", "目录 catalogue", "发布 promoted"),
         [
-            (g.name, local_time(g.from_us), local_time(g.to_us), g.messages, g.catalogue, local_time(g.promoted_us))
+            (
+                g.name, local_time(g.from_us), local_time(g.to_us), g.messages, g.catalogue,
+                "未完成 not done" if g.name in begun else local_time(g.promoted_us),
+            )
             for g in found
         ],
-    )
+    )  # fmt: skip
 
 
 def _say(made: Generation) -> None:

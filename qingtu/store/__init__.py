@@ -34,6 +34,7 @@ def open_store(settings: Settings, bus: Bus) -> PrimaryStore:
     try:
         store = InfluxStore(settings.influx, token, bus)
         store.check()
+        store.refuse_unfinished()
     except RetryLater as later:
         raise StartError(
             f"InfluxDB 无应答 / InfluxDB at {settings.influx.url} does not answer: {later}; start it, then try again"

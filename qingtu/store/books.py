@@ -15,6 +15,8 @@ from qingtu.clock import HOUR
 from qingtu.records import Frame, Outcome, codes_of, position, times_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pyarrow as pa
     from numpy.typing import NDArray
 
@@ -70,6 +72,15 @@ class Changes:
         if row is None:
             row = self.counts[key] = np.zeros(len(COLUMNS), np.int64)
         row[_AT[column]] += amount
+
+    def and_all(self, others: Iterable[Changes]) -> Changes:
+        """Return these and others together."""
+        out = Changes({key: row.copy() for key, row in self.counts.items()}, dict(self.quarantined))
+        for other in others:
+            for key, row in other.counts.items():
+                out.counts[key] = out.counts[key] + row if key in out.counts else row.copy()
+            out.quarantined.update(other.quarantined)
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +180,9 @@ def move(
         changes.add(key, _OUTCOME_COLUMN[Outcome(outcome)], 1)
         changes.add(key, "redriven", 1)
         had = entry.decoded - entry.refused
-        decoded = max(int(manifest.column("decoded")[i].as_py()), had)
-        refused = min(int(manifest.column("refused")[i].as_py()), decoded - had)
+        decoded, refused = again(
+            entry, int(manifest.column("decoded")[i].as_py()), int(manifest.column("refused")[i].as_py())
+        )
         changes.add(key, "decoded", decoded - entry.decoded)
         changes.add(key, "r_quarantined", refused - entry.refused)
         accepted = decoded - refused - had
@@ -182,6 +194,13 @@ def move(
         _book_new(changes, key, new - stored)
         moved = BookEntry(entry.network, entry.hour, decoded, refused, outcome, position(offset, row))
         entries[partition, of] = changes.quarantined[partition, of] = moved
+
+
+def again(entry: BookEntry, decoded: int, refused: int) -> tuple[int, int]:
+    """Return what is booked as decoded and refused of a message that is driven again: what it had brought stays."""
+    had = entry.decoded - entry.refused
+    decoded = max(decoded, had)
+    return decoded, min(refused, decoded - had)
 
 
 def _book_new(changes: Changes, key: Key, readings: int) -> None:

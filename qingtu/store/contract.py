@@ -48,6 +48,10 @@ class PrimaryStore(Store, Protocol):
         """Return one reading with its corrections, newest last, or None."""
         ...
 
+    def replay_of(self, key: tuple[str, str, str], time_us: int, revision: int) -> dict[str, Any] | None:
+        """Return by which promote a reading got the value of a revision: origin, partition, name, catalogue, time."""
+        ...
+
     def figures(
         self, station: str, prop: str, start_us: int, end_us: int, *, channel: str = "main", what: str | None = None,
         known_by_us: int | None = None,

@@ -24,6 +24,13 @@ _NOW: Final = "SELECT series, time, value, flag, tests, revision, known_at FROM 
 _RFC_3339: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 _COLUMNS: Final = "series, epoch_us(time) AS time, value, flag, tests, revision, epoch_us(known_at) AS known_at"
 
+_REPLAY_OF: Final = """
+SELECT p.origin, p.origin_partition AS partition, m.name, m.catalogue, epoch_us(m.promoted_at) AS promoted_us
+FROM replayed p JOIN series s ON s.id = p.series
+JOIN promotions m ON m.revision = p.revision AND m.partition = p.partition
+WHERE s.station = ? AND s.property = ? AND s.channel = ? AND p.time = ? AND p.revision = ?
+"""
+
 
 class Queries:
     """The reading half of :class:`qingtu.store.duckdb.DuckStore`. Any thread may call."""
@@ -91,6 +98,24 @@ class Queries:
                 [number, _stamp(time_us)],
             )
         return found[0]
+
+    def replay_of(self, key: tuple[str, str, str], time_us: int, revision: int) -> dict[str, Any] | None:
+        """Return by which promote a reading got the value of a revision, or None when it was none.
+
+        Args:
+            key: (station, property, channel).
+            time_us: of the reading, µs UTC.
+            revision: that brought the value.
+
+        Returns:
+            ``origin`` and ``partition`` of the raw row that the value comes from; ``name`` of the generation;
+            ``catalogue`` that it was made with; ``promoted_us``.
+        """
+        with self.cursor() as db:
+            if not db.execute("SELECT 1 FROM information_schema.tables WHERE table_name = 'promotions'").fetchone():
+                return None
+            found = rows_of(db, _REPLAY_OF, [*key, np.datetime64(time_us, "us").item(), revision])
+        return found[0] if found else None
 
     def figures(
         self, station: str, prop: str, start_us: int, end_us: int, *, channel: str = "main", what: str | None = None,

@@ -54,6 +54,17 @@ CREATE TABLE IF NOT EXISTS rejected_expired (
 CREATE TABLE IF NOT EXISTS progress (stream VARCHAR, partition INTEGER, next_offset BIGINT, origin BIGINT);
 """
 
+REPLAY_TABLES: Final = """
+-- Which raw row brought a value whose revision is that of a promote.
+CREATE TABLE IF NOT EXISTS replayed (
+    series INTEGER, time TIMESTAMP, revision BIGINT, origin BIGINT, partition INTEGER, origin_partition INTEGER);
+-- The promotes of this store: one row for each partition in which something changed.
+CREATE TABLE IF NOT EXISTS promotions (
+    revision BIGINT, name VARCHAR, promoted_at TIMESTAMP, catalogue VARCHAR, low BIGINT, high BIGINT,
+    partition INTEGER);
+"""
+"""Of a store into which a replay was promoted, and of generations: made when they are needed."""
+
 MIGRATIONS: Final = {
     # Figures as they were published once: what a correction replaced is kept whole.
     1: """

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qingtu.bus import open_bus
+from qingtu.bus.kafka import KafkaBus
 from qingtu.catalogue import load_catalogue
 from qingtu.clock import ManualClock
 from qingtu.folder import DataFolder
@@ -21,13 +22,15 @@ from qingtu.replay_settle import settle
 from qingtu.settings import load_settings
 from qingtu.store import open_store
 from tests.process.support import command, frame_of, message, reading, tick
+from tests.services.influx_support import make_buckets, settings_of
 from tests.test_replay import NOW, Scene, hours, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from qingtu.bus.kafka import KafkaBus
+    from deploy.native.influx import InfluxServer
     from qingtu.bus.sqlite import SqliteBus
+    from qingtu.replay_settle import Settled
     from qingtu.settings import KafkaSettings, Settings
     from qingtu.store.contract import PrimaryStore
 
@@ -183,6 +186,39 @@ class Town(Scene):
             return audit(it.bus, it.store, Ledger(it.bus, it.store))
 
 
+def overtaking(town: Town) -> Callable[..., Settled]:
+    """Return a ``settle`` behind which a gateway that was forgotten writes raw."""
+
+    def settled(*given: Any) -> Settled:
+        done = settle(*given)
+        gateway = KafkaBus(town.settings.kafka)
+        try:
+            gateway.append(RAW, 1, [frame_of([tick(30_000)])]).result()
+        finally:
+            gateway.close()
+        return done
+
+    return settled
+
+
+def influx_environ(server: InfluxServer, token: Path, prefix: str) -> dict[str, str]:
+    """Make buckets of their own, and return settings of a store in them, as the environment gives them.
+
+    Args:
+        server: running.
+        token: file that is written.
+        prefix: of the names of the buckets.
+    """
+    buckets = settings_of(server, prefix)
+    make_buckets(server, buckets)
+    token.write_text(server.token)
+    return {
+        "QINGTU_STORE__KIND": "influx", "QINGTU_INFLUX__URL": server.url, "QINGTU_INFLUX__ORG": server.org,
+        "QINGTU_INFLUX__BUCKET": buckets.bucket, "QINGTU_INFLUX__HOURLY": buckets.hourly,
+        "QINGTU_INFLUX__DAILY": buckets.daily, "QINGTU_INFLUX__TOKEN_FILE": str(token),
+    }  # fmt: skip
+
+
 def told(found: dict[str, Any]) -> dict[str, Any]:
     """What two diffs must agree about; alerts stand in it by what they say, not by where they were caused."""
     names = ("empty", "readings", "by", "changes", "figures", "messages", "events")
@@ -193,4 +229,4 @@ def told(found: dict[str, Any]) -> dict[str, Any]:
     return {**{name: found[name] for name in names}, "alerts": alerts}
 
 
-__all__ = ["HOME", "MORE", "Town", "reading", "told"]
+__all__ = ["HOME", "MORE", "Town", "influx_environ", "overtaking", "reading", "told"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,20 +20,16 @@ from qingtu.contracts import ReadingQuery
 from qingtu.errors import NotFound, QingtuError, StartError
 from qingtu.explain import explain
 from qingtu.records import RAW, Cause
-from qingtu.replay_settle import settle
 from qingtu.rules_try import changed_catalogue, try_rules
-from tests.process.support import T0, frame_of, tick
-from tests.services.influx_support import make_buckets, settings_of
+from tests.process.support import T0, tick
 from tests.services.kafka_support import installation
-from tests.services.replay_support import HOME, MORE, Town, reading, told
+from tests.services.replay_support import HOME, MORE, Town, overtaking, reading, told
 from tests.test_replay import NOW
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from deploy.native.influx import InfluxServer
     from deploy.native.kafka import KafkaServer
-    from qingtu.replay_settle import Settled
 
 pytestmark = pytest.mark.services
 RULES = """
@@ -260,48 +255,8 @@ def test_another_program_that_writes_raw_is_noticed(town: Town, monkeypatch: pyt
     town.fill()
     town.write(unit="mg/m3")
     made, before = town.replay(), town.values()
-
-    def meanwhile(*given: Any) -> Settled:
-        done = settle(*given)
-        gateway = KafkaBus(town.settings.kafka)
-        try:
-            gateway.append(RAW, 1, [frame_of([tick(30_000)])]).result()
-        finally:
-            gateway.close()
-        return done
-
-    monkeypatch.setattr("qingtu.replay_promote.settle", meanwhile)
+    monkeypatch.setattr("qingtu.replay_promote.settle", overtaking(town))
     with pytest.raises(QingtuError, match=r"another program writes raw.*stop the gateways"):
         town.promote(made)
     assert town.values() == before
     assert town.audited()["agrees"]
-
-
-def test_influxdb_gets_the_same_diff_and_no_promote(
-    small: Town, kafka: KafkaServer, influx: InfluxServer, tmp_path: Path
-) -> None:
-    """What would change is told as of a DuckDB store; publishing says why not, and what to do. Nothing is written."""
-    buckets = settings_of(influx, f"replay{os.getpid()}")
-    make_buckets(influx, buckets)
-    (tmp_path / "token").write_text(influx.token)
-    more = {
-        "QINGTU_STORE__KIND": "influx", "QINGTU_INFLUX__URL": influx.url, "QINGTU_INFLUX__ORG": influx.org,
-        "QINGTU_INFLUX__BUCKET": buckets.bucket, "QINGTU_INFLUX__HOURLY": buckets.hourly,
-        "QINGTU_INFLUX__DAILY": buckets.daily, "QINGTU_INFLUX__TOKEN_FILE": str(tmp_path / "token"),
-    }  # fmt: skip
-    wide = Town(tmp_path / "influx", installation(kafka, 2), more)
-    changed = []
-    for one in (wide, small):
-        one.fill()
-        one.write(unit="mg/m3", more=MORE)
-        changed.append(told(one.diff(one.replay(from_s=3600, to_s=3 * 3600))))
-        one.write(unit="ug/m3")
-        assert told(one.diff(one.replay("same")))["empty"]
-    assert changed[0] == changed[1]
-    assert changed[0]["readings"] == {"new": 12, "changed": 11, "withdrawn": 0}
-    ends = wide.ends()
-    with pytest.raises(StartError, match=r"不能发布到 InfluxDB.*redrive.*docs/replay\.md"):
-        wide.promote(replay.find(wide.settings, "g"))
-    assert wide.ends() == ends
-    assert sorted(path.name for path in replay.folder_of(wide.settings, "g").glob("*.duckdb")) == ["qingtu.duckdb"]
-    assert wide.audited()["agrees"]

@@ -15,10 +15,12 @@ from qingtu.clock import DAY
 from qingtu.store.books import COLUMNS
 from qingtu.store.duckdb import DuckStore
 from qingtu.store.influx.corrections import fetch_corrections
+from qingtu.store.influx.promotions import promotions, replayed
 from qingtu.store.influx.published import figures_between
 from qingtu.store.influx.quarantine import ENTRY, ENTRY_SELECTED
 from qingtu.store.influx.queries import InfluxQueries
 from qingtu.store.influx.wide import Found, between, fetch
+from qingtu.store.schema import REPLAY_TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 
 _AROUND: Final = {"hourly": 2 * DAY, "daily": 400 * DAY}
 """So far around the span figures are taken: a day is made of its hours, a year of its days or months."""
-_TIMES: Final = ("time", "start", "received_at", "opened_at", "known_at", "old_known_at")
+_TIMES: Final = ("time", "start", "received_at", "opened_at", "known_at", "old_known_at", "promoted_at")
+_PROMOTION: Final = ("revision", "name", "catalogue", "low", "high", "partition")
 _BOOK: Final = ("position", "network", "hour", "decoded", "refused", "outcome", "moved_by")
 
 
@@ -46,9 +49,12 @@ class Image(InfluxQueries):
 
         Raises:
             RetryLater: the server does not answer now.
+            StartError: a promote into the server has begun and is not done.
         """
+        self.refuse_unfinished()
         DuckStore(path).close()
         with duckdb.connect(str(path)) as db:
+            db.execute(REPLAY_TABLES)
             for name, table in self._tables(span, received):
                 for at, column in enumerate(table.column_names):
                     if column in _TIMES:
@@ -83,20 +89,18 @@ class Image(InfluxQueries):
         )
         yield "rejected", _listed(self._refusals(f"WHERE {when}"))
         yield "ledger", self._books()
+        yield "progress", _listed(self._progress_rows())
+        promoted = promotions(self._client, self._settings.daily)
         yield (
-            "progress",
-            _listed(
-                [
-                    {
-                        "stream": stream,
-                        "partition": partition,
-                        "next_offset": row["next_offset"],
-                        "origin": row["origin"],
-                    }
-                    for (stream, partition), row in self._progresses().items()
-                ]
-            ),
+            "promotions",
+            _listed([{"promoted_at": p.promoted_us, **{n: getattr(p, n) for n in _PROMOTION}} for p in promoted]),
         )
+
+    def _progress_rows(self) -> list[dict[str, Any]]:
+        return [
+            {"stream": stream, "partition": partition, "next_offset": row["next_offset"], "origin": row["origin"]}
+            for (stream, partition), row in self._progresses().items()
+        ]
 
     def _readings(self, start_us: int, end_us: int) -> Iterator[tuple[str, pa.Table]]:
         keys: list[Key] = []
@@ -105,6 +109,8 @@ class Image(InfluxQueries):
             chain = fetch_corrections(self._client, self._settings.bucket, some, start_us, end_us)
             yield "readings", _reading_table(found, len(keys))
             yield "corrections", _correction_table(_counted(found, chain), len(keys))
+            origins = replayed(self._client, self._settings.bucket, some, start_us, end_us)
+            yield "replayed", _listed([{"series": row.pop("key") + len(keys), **row} for row in origins])
             keys += some
         columns = zip(*keys, strict=True) if keys else ((), (), ())
         names = dict(zip(("station", "property", "channel"), (pa.array(c, pa.string()) for c in columns), strict=True))

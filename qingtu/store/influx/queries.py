@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 import duckdb
 import pyarrow as pa
 
+from qingtu.clock import iso
 from qingtu.contracts import FigureQuery
-from qingtu.errors import QingtuError
+from qingtu.errors import QingtuError, StartError
 from qingtu.store.influx.events import COLUMNS as EVENT_COLUMNS
 from qingtu.store.influx.events import SELECTED as EVENT_SELECTED
+from qingtu.store.influx.promotions import PromoteState, promotions, replayed
 from qingtu.store.influx.published import corrections_since, figures_as_of
 from qingtu.store.influx.quarantined import QuarantineQueries
 from qingtu.store.influx.reading import ReadingQueries
@@ -23,6 +25,8 @@ from qingtu.store.queries import ALERTS_NOW, rows_of
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from qingtu.store.influx.promotions import Promotion
 
 _ALERT: Final = {
     **dict.fromkeys(("alert", "state", "evidence", "who", "note"), ("string", pa.string())),
@@ -38,6 +42,38 @@ class InfluxQueries(ReadingQueries, QuarantineQueries):
     Raises:
         RetryLater: of every method, when the server does not answer now.
     """
+
+    def replay_of(self, key: tuple[str, str, str], time_us: int, revision: int) -> dict[str, Any] | None:
+        """Return by which promote a reading got a value; see :meth:`qingtu.store.queries.Queries.replay_of`."""
+        found = replayed(self._client, self._settings.bucket, [key], time_us, time_us + 1, revision)
+        if not found:
+            return None
+        row = found[0]
+        act = (row["partition"], revision)
+        by = [one for one in promotions(self._client, self._settings.daily) if (one.partition, one.revision) == act]
+        if not by:
+            return None
+        return {
+            "origin": row["origin"], "partition": row["origin_partition"], "name": by[0].name,
+            "catalogue": by[0].catalogue, "promoted_us": by[0].promoted_us,
+        }  # fmt: skip
+
+    def unfinished(self) -> list[Promotion]:
+        """Return the promotes that have begun and are not done: one for each partition."""
+        return [one for one in promotions(self._client, self._settings.daily) if one.state == PromoteState.BEGUN]
+
+    def refuse_unfinished(self) -> None:
+        """Refuse to go on from a state that is half of a promote.
+
+        Raises:
+            StartError: a promote has begun and is not done; the message says how to finish it.
+        """
+        for one in self.unfinished():
+            raise StartError(
+                f"回放 {one.name} 的发布未完成 / the promote of {one.name}, begun {iso(one.promoted_us)} by {one.who}, "
+                f"is not done, InfluxDB holds a part of it: finish it with 'qingtu replay {one.name} --promote' and "
+                f"the data folder that has generations/{one.name}; docs/replay.md"
+            )
 
     # ------------------------------------------------------------------------------------------ figures and events
 

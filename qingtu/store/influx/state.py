@@ -64,6 +64,7 @@ class StreamState:
         gone: how many messages left quarantine because of their age: (reason, stage) → (count, newest day of receipt).
         books: outcomes by hour and network, int64 (len(COLUMNS),).
         days: readings stored, by day of their time since 1970.
+        promoted: revision of the newest promote that the books hold, -1: none.
         pending: lines of the quarantine's book that belong to the newest commit.
         hours: whose books the newest commit changed.
     """
@@ -79,6 +80,7 @@ class StreamState:
     gone: Mapping[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     books: Mapping[int, Mapping[str, NDArray[np.int64]]] = field(default_factory=dict)
     days: Mapping[int, int] = field(default_factory=dict)
+    promoted: int = -1
     pending: Sequence[str] = ()
     hours: Sequence[int] = ()
 
@@ -108,7 +110,7 @@ class StreamState:
         return replace(self, rejected_from=max(self.rejected_from, before_us), gone=sums)
 
 
-_HEAD: Final = ("seq", "refused_seq", "high", "high_event", "kept_from", "expired", "rejected_from")
+_HEAD: Final = ("seq", "refused_seq", "high", "high_event", "kept_from", "expired", "rejected_from", "promoted")
 
 
 def delta(before: StreamState, after: StreamState) -> StateDelta:
@@ -181,5 +183,5 @@ def restore(saved: SavedState | None) -> StreamState:
         days=days,
         pending=tuple(pending["lines"]),
         hours=tuple(pending["hours"]),
-        **{name: head[name] for name in _HEAD},
+        **{name: head[name] for name in _HEAD if name in head},  # a program before this knew of no promotes
     )

@@ -292,7 +292,8 @@ class InfluxStore(InfluxQueries):
         origin = frames[0].origin
         assert origin is not None
         assert self._bus is not None
-        plan = self._readings.plan(frames, position(origin[1], 0))
+        # The row that says a promote is the first of its frame: what has its position came before this frame.
+        plan = self._readings.plan(frames, max(position(origin[1], 0), state.promoted + 1))
         events = self._events.plan(frames, state.high_event)
         self._readings.write(plan, lambda lines: self._own(self._settings.bucket, lines))
         guilty = guilty_messages(plan, self._names.keys, self._write_events(events))
