@@ -10,20 +10,25 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from qingtu import replay
 from qingtu.app import Options, Service
 from qingtu.clock import DAY, HOUR, SECOND, ManualClock
+from qingtu.commands.replay import replay as replay_command
 from qingtu.contracts import FigureQuery, ReadingQuery
 from qingtu.errors import QingtuError, StartError
 from qingtu.explain import explain
 from qingtu.records import Cause
+from qingtu.replay_promote import promote
 from tests.process.support import T0, message, reading, tick
 from tests.services.kafka_support import installation
 from tests.services.replay_support import HOME, MORE, Town, history, influx_environ, overtaking, told
 from tests.test_replay import NOW, ROOT, hours, merged
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from deploy.native.influx import InfluxServer
@@ -291,4 +296,52 @@ def test_another_promote_is_finished_first(wide: Town) -> None:
         wide.promote(wide.replay("h"))
     assert wide.promote(replay.find(wide.settings, "g"))["swapped"]
     assert wide.promote(replay.find(wide.settings, "h"))["readings"]["changed"] == 6
+    agreed(wide)
+
+
+def test_a_server_that_dies_meanwhile_is_waited_for(
+    kafka: KafkaServer, new_influx: Callable[[], InfluxServer], tmp_path: Path
+) -> None:
+    """Killed while lines are written, it is asked until it is back; the command says what it waits for."""
+    server = new_influx()
+    town = Town(tmp_path / "own", installation(kafka, 2), influx_environ(server, tmp_path / "token", "own"))
+    town.live(merged(hours("a", "dust", 6), hours("x", "pm25", 3), [tick(9000)]))
+    town.write(unit="mg/m3", more=MORE)
+    made, said = town.replay(), list[str]()
+
+    def progress(done: int, total: int, waiting: str) -> None:
+        assert done <= total
+        if done == 2 and not said and not waiting:
+            server.kill()
+        if waiting:
+            said.append(waiting)
+            server.start()
+
+    out = promote(town.settings, made, who="t", clock=ManualClock(NOW), progress=progress)
+    assert out["readings"] == {"new": 3, "changed": 6, "withdrawn": 0}
+    assert said
+    assert "does not answer" in said[0]
+    agreed(town)
+    assert told(town.diff(made))["empty"]
+
+
+def test_the_commands(wide: Town) -> None:
+    """``qingtu replay`` lists what is not done, finishes it, and says what it published."""
+    wide.live(merged(hours("a", "dust", 6), [tick(9000)]))
+    wide.write(unit="mg/m3")
+    wide.replay()
+    at = 1
+    while not killed(wide, at) and starts(wide):
+        at += 1
+    app = typer.Typer()
+    app.command()(replay_command)
+    listed = CliRunner().invoke(app, ["--list"], env=wide.environ)
+    assert (listed.exit_code, "not done" in listed.stdout) == (0, True)
+    assert isinstance(CliRunner().invoke(app, ["g", "--drop"], env=wide.environ).exception, QingtuError)
+    done = CliRunner().invoke(app, ["g", "--promote"], env=wide.environ)
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "已发布 / promoted: g" in done.stdout
+    listed = CliRunner().invoke(app, ["--list"], env=wide.environ)
+    assert "not done" not in listed.stdout
+    assert CliRunner().invoke(app, ["g", "--drop"], env=wide.environ).exit_code == 0
     agreed(wide)
