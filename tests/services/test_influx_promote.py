@@ -235,6 +235,17 @@ def starts(town: Town) -> bool:
         raise
 
 
+def cut_off(town: Town) -> None:
+    """Leave a promote half done: killed at its first step behind which nothing starts."""
+    town.live(merged(hours("a", "dust", 6), [tick(9000)]))
+    town.write(unit="mg/m3")
+    town.replay()
+    at = 1
+    while starts(town):
+        assert not killed(town, at), "it was never half done"
+        at += 1
+
+
 def test_killed_at_any_step_and_done_again(wide: Town, small: Town) -> None:
     """Kill -9 before and behind each write: nothing starts on half a promote, and again and again it gets further."""
     rows = merged(hours("a", "dust", 6), hours("x", "pm25", 3), [tick(9000)])
@@ -285,12 +296,7 @@ def test_another_program_that_writes_raw_is_noticed(wide: Town, monkeypatch: pyt
 
 def test_another_promote_is_finished_first(wide: Town) -> None:
     """While one is half done another one is refused, and says which."""
-    wide.live(merged(hours("a", "dust", 6), [tick(9000)]))
-    wide.write(unit="mg/m3")
-    wide.replay()
-    at = 1
-    while not killed(wide, at) and starts(wide):
-        at += 1
+    cut_off(wide)
     wide.write(unit="ug/m3")
     with pytest.raises(StartError, match="qingtu replay g --promote"):
         wide.promote(wide.replay("h"))
@@ -327,12 +333,7 @@ def test_a_server_that_dies_meanwhile_is_waited_for(
 
 def test_the_commands(wide: Town) -> None:
     """``qingtu replay`` lists what is not done, finishes it, and says what it published."""
-    wide.live(merged(hours("a", "dust", 6), [tick(9000)]))
-    wide.write(unit="mg/m3")
-    wide.replay()
-    at = 1
-    while not killed(wide, at) and starts(wide):
-        at += 1
+    cut_off(wide)
     app = typer.Typer()
     app.command()(replay_command)
     listed = CliRunner().invoke(app, ["--list"], env=wide.environ)
