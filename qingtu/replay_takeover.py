@@ -279,7 +279,7 @@ class NextStore(DuckStore):
             station, property, channel; time (µs UTC), value (NaN when missing), flag, tests; ``origin`` and
             ``origin_partition``, the raw row that the value comes from.
         """
-        for rows in self._db.execute(_CHANGED, [partition]).to_arrow_reader(size):
+        for rows in self._db.sql(_CHANGED, params=[partition]).to_arrow_reader(size):
             yield from (rows.slice(at, size) for at in range(0, rows.num_rows, size))
 
     def happened(self, partition: int) -> list[dict[str, Any]]:
