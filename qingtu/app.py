@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -43,7 +44,7 @@ from qingtu.worker import Worker
 from sinks.primary import StoreStage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ingest.brokers import Broker
     from qingtu.settings import Settings
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 _LOG = structlog.get_logger("qingtu")
 _SELDOM_MS: Final = 500
 """What is no reading waits at least so long for its commit, which costs the readings behind it as much as their own."""
+_LULL_S: Final = 0.25
+"""Without a commit of readings for so long, what is no reading need not wait to come right behind one."""
 _STORED: Final = (PROCESSED, ALERTS, REJECTED, FIGURES)
 STAGES: Final = ("gateway", "process", "store", "derive", "web")
 """Parts that a process can have."""
@@ -174,6 +177,7 @@ class Service:
         stored = [(p, stream) for stream in _STORED for p in range(bus.partitions)] if "store" in has else []
         self.stores = [self._store_stage(stream, p) for p, stream in stored]
         self.turns = Turns()
+        self._lull_at = 0.0
         for lanes in [lanes for name, lanes in (("process", self.process), ("derive", self.derive)) if name in has]:
             try:
                 lanes.take_up()
@@ -355,16 +359,34 @@ class Service:
     # ----------------------------------------------------------------------------------------------- inside loops
 
     def _step_stores(self) -> bool:
+        return self.turns.take(self._work_of_stores())
+
+    def _work_of_stores(self) -> Iterator[tuple[str, Callable[[], bool]]]:
+        """Yield what there is to do, one by one; what is no reading comes right behind a commit of readings.
+
+        Anywhere else it would be in the way of the readings that come next, since they come at even distances.
+        """
         # All take up before any commits: what waits for the commits of others ages meanwhile, and is due then.
-        work = [(f"{stage.name} reads", stage.take_up) for stage in self.stores]
-        work += [(stage.name, stage.commit_due) for stage in self.stores]
-        besides = [
-            ("catalogue", self._follow),
-            ("stations", self._describe),
-            ("others", self._tell),
-            ("housekeeping", self._housekeep),
-        ]
-        return self.turns.take([*work, *besides])
+        yield from [(f"{stage.name} reads", stage.take_up) for stage in self.stores]
+        yield from [(s.name, partial(self._commit_readings, s)) for s in self.stores if s.stream == PROCESSED]
+        lull = time.monotonic() >= self._lull_at or self._hurry.is_set()
+        if lull:
+            yield from [(stage.name, stage.commit_due) for stage in self.stores if stage.stream != PROCESSED]
+        # The next rows are written while the bus takes what belongs to those before.
+        yield from [(stage.name, partial(_settled, stage)) for stage in self.stores]
+        if not lull:
+            return
+        yield "catalogue", self._follow
+        yield "stations", self._describe
+        yield "others", self._tell
+        yield "housekeeping", self._housekeep
+        self._lull_at = time.monotonic() + _LULL_S
+
+    def _commit_readings(self, stage: StoreStage) -> bool:
+        committed = stage.commit_due()
+        if committed:
+            self._lull_at = 0.0
+        return committed
 
     def _follow(self) -> bool:
         """Show the catalogue that holds: where the gateways are other processes, they say which one it is."""
@@ -410,7 +432,12 @@ class Service:
         """
         waiting = [stage for stage in self.stores if stage.due_in_s() is not None]
         # What sits out is due all the time: going by it would be going round without a pause.
-        due = [d for s in waiting if not self.turns.sits_out(s.name) and (d := s.due_in_s()) is not None]
+        lull_s = self._lull_at - time.monotonic()
+        due = [
+            d if stage.stream == PROCESSED else max(d, lull_s)
+            for stage in waiting
+            if not self.turns.sits_out(stage.name) and (d := stage.due_in_s()) is not None
+        ]
         look_s = self.settings.store.commit_ms / 4000
         if look_s >= _OFTEN_S or self._hurry.is_set() or any(stage.stream == PROCESSED for stage in waiting):
             self._pause(min([seconds, max(look_s, _OFTEN_S), *due]))
@@ -574,3 +601,8 @@ class Service:
     def problems(self) -> list[dict[str, str]]:
         """Return what is wrong now, each with key, zh and en; empty when all is well."""
         return problems(self)
+
+
+def _settled(stage: StoreStage) -> bool:
+    stage.settle()
+    return False

@@ -41,6 +41,7 @@ class Lanes:
         self._make = make
         self.stages: dict[int, StageLoop] = {}
         self.turns = Turns()
+        self._may_save = True
         self._log = structlog.get_logger(group)
 
     def take_up(self) -> None:
@@ -85,6 +86,14 @@ class Lanes:
         yield from [(stage.name, stage.advance) for stage in stages]
         # One whose turn has just failed sits out, and waits for what is under way in its next turn.
         yield from [(stage.name, partial(_settled, stage)) for stage in stages]
+        # Only now, and one a step: a save takes as long as some frames, and nobody waits for it.
+        self._may_save = True
+        by_age = sorted(stages, key=lambda stage: stage.saved_clock_us)
+        yield from [(stage.name, partial(self._save, stage)) for stage in by_age]
+
+    def _save(self, stage: StageLoop) -> bool:
+        self._may_save = self._may_save and not stage.save_when_due()
+        return False
 
     def _taken_up(self) -> bool:
         self.take_up()

@@ -68,6 +68,7 @@ class StageLoop:
     Attributes:
         next_offset, saved_offset: of the input: where it goes on, and where the saved state does.
         clock_us: newest clock of the input so far, µs UTC.
+        saved_clock_us: the same as of the last save, or of the first frame; 0 before it.
         lost: frames that were gone before they were read, since this was made.
     """
 
@@ -84,12 +85,12 @@ class StageLoop:
         self._flying: dict[tuple[str, int], Ticket] = {}
         self._guilty: dict[int, NDArray[np.bool_]] = {}
         self._kept = _NOTHING
-        self._spoiled = False
+        self._spoiled = self._fresh = False
         self._log = structlog.get_logger(self.name)
         saved = bus.load_state(operator.group, partition)
         self.next_offset = saved.next_offset if saved else bus.start(operator.source, partition)
         self.saved_offset = self.next_offset
-        self._saved_clock = 0
+        self.saved_clock_us = 0
         self.clock_us = 0
         self.failures = 0
         self.lost = 0
@@ -101,14 +102,16 @@ class StageLoop:
             busy = self.advance()
         except RetryLater:
             self.settle()  # what came before in this step
+            self.save_when_due()
             raise
         self.settle()
+        self.save_when_due()
         return busy
 
     def advance(self) -> bool:
         """Do the same, but leave what was emitted under way: :meth:`settle` waits for it, or the next call does.
 
-        So the bus works for one partition while the next one is applied.
+        So the bus works for one partition while the next one is applied. Saving is left to :meth:`save_when_due`.
 
         Raises:
             RetryLater: as :meth:`step`; the same is tried by the next call.
@@ -130,8 +133,7 @@ class StageLoop:
             self.next_offset = record.offset + 1
             self.clock_us = max(self.clock_us, frame.clock_us)
         self._send()
-        if found:
-            self._save_when_due()
+        self._fresh = bool(found)
         if blocked is not None:
             raise blocked
         return bool(found)
@@ -166,15 +168,25 @@ class StageLoop:
         self._kept = StateDelta(self.next_offset, put, drop)
         self._bus.save_state(self._operator.group, self._partition, self._kept)
         self._kept = _NOTHING
-        self.saved_offset, self._saved_clock = self.next_offset, self.clock_us
+        self.saved_offset, self.saved_clock_us = self.next_offset, self.clock_us
         self._guilty = {offset: mask for offset, mask in self._guilty.items() if offset >= self.next_offset}
 
-    def _save_when_due(self) -> None:
-        if not self._saved_clock:
-            self._saved_clock = self.clock_us
-        due = self.clock_us - self._saved_clock >= self._every_us
+    def save_when_due(self) -> bool:
+        """Save when it is time: a while after the last save, and right behind frames, when none of the next wait yet.
+
+        Returns:
+            True when it was.
+        """
+        fresh, self._fresh = self._fresh, False
+        if not fresh:
+            return False
+        if not self.saved_clock_us:
+            self.saved_clock_us = self.clock_us
+        due = self.clock_us - self.saved_clock_us >= self._every_us
         if due or self.next_offset - self.saved_offset >= _SAVE_FRAMES:
             self.save()
+            return True
+        return False
 
     def _send(self) -> None:
         """Emit what waits: all streams at once, so that the bus can commit them as one group."""

@@ -8,8 +8,11 @@ import structlog
 
 from qingtu.records import Frame, decode
 from qingtu.stage import missing
+from qingtu.store.contract import Ahead
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from qingtu.clock import Clock
     from qingtu.contracts import Bus, Store
 
@@ -51,7 +54,10 @@ class StoreStage:
         self._clock = clock
         self._age_us = commit_ms * 1000
         self._messages = commit_messages
+        self._begin = store.begin if isinstance(store, Ahead) else self._apply
         self._waiting: list[Frame] = []
+        self._unsaved: list[Frame] = []
+        self._saved: Callable[[], object] | None = None
         self._count = 0
         self._since_us = 0
         self.next_offset = store.progress(stream, partition).next_offset
@@ -63,7 +69,9 @@ class StoreStage:
     def step(self) -> bool:
         """Take up frames; commit when it is time. True when a commit was made or frames came."""
         found = self.take_up()
-        return self.commit_due() or found
+        committed = self.commit_due()
+        self.settle()
+        return committed or found
 
     def take_up(self) -> bool:
         """Take up frames: from now on they age. True when some came."""
@@ -80,13 +88,12 @@ class StoreStage:
             self._waiting.append(frame)
             if version := frame.header.get("catalogue"):
                 self.told = max(self.told, (frame.clock_us, version))
-            manifest = frame.get("manifest")
-            self._count += manifest.num_rows if manifest is not None else 1
+            self._count += _messages(frame)
             self.next_offset = record.offset + 1
         return bool(found)
 
     def commit_due(self) -> bool:
-        """Commit when it is time. True when it was."""
+        """Begin a commit when it is time, which :meth:`settle` waits for. True when it was."""
         now = self._clock.now_us()
         age_us = now - self._since_us  # negative: the clock was set back
         if self._waiting and (self._count >= self._messages or not 0 <= age_us < self._age_us):
@@ -107,7 +114,7 @@ class StoreStage:
 
     def oldest_us(self) -> int | None:
         """Return the clock of the oldest frame that waits to be applied, µs UTC; None when none does."""
-        waiting = self._waiting
+        waiting = self._unsaved or self._waiting
         return waiting[0].clock_us if waiting else None
 
     def due_in_s(self) -> float | None:
@@ -117,13 +124,46 @@ class StoreStage:
         return max(0.0, (self._since_us + self._age_us - self._clock.now_us()) / 1e6)
 
     def commit(self) -> None:
-        """Apply what waits. On RetryLater it goes on waiting, and the same frames are applied next time."""
+        """Begin to apply what waits. On RetryLater it goes on waiting, and the same frames are applied next time."""
+        self.settle()
         if self._waiting:
-            self._store.apply(self.stream, self.partition, self._waiting, self.next_offset)
-            self._waiting, self._count = [], 0
-            self.committed_us = self._clock.now_us()
+            self._saved = self._begin(self.stream, self.partition, self._waiting, self.next_offset)
+            self._unsaved, self._waiting, self._count = self._waiting, [], 0
+
+    def settle(self) -> None:
+        """Wait until the commit that was begun counts.
+
+        Raises:
+            RetryLater: it does not. Its frames wait again, before all others.
+        """
+        if self._saved is None:
+            return
+        try:
+            self._saved()
+        except BaseException:
+            self._waiting = [*self._unsaved, *self._waiting]
+            self._count += sum(map(_messages, self._unsaved))
+            self.hurry()
+            raise
+        finally:
+            self._saved, self._unsaved = None, []
+        self.committed_us = self._clock.now_us()
+
+    def _apply(self, stream: str, partition: int, frames: Sequence[Frame], next_offset: int) -> Callable[[], object]:
+        """Do all of a commit at once, for a store that cannot do otherwise."""
+        self._store.apply(stream, partition, frames, next_offset)
+        return _nothing
 
     def behind(self) -> int:
         """Return how many frames of the stream are not committed."""
         done = self._store.progress(self.stream, self.partition).next_offset
         return max(0, self._bus.end(self.stream, self.partition) - done)
+
+
+def _messages(frame: Frame) -> int:
+    manifest = frame.get("manifest")
+    return manifest.num_rows if manifest is not None else 1
+
+
+def _nothing() -> None:
+    """Wait for nothing."""

@@ -48,9 +48,11 @@ def bus(tmp_path: Path) -> Iterator[Shared]:
     made.close()
 
 
-def put(bus: SqliteBus, partition: int, number: int) -> None:
+def put(bus: SqliteBus, partition: int, number: int, clock_us: int = 0) -> None:
     """Append a frame with one row that holds a number."""
-    frame = encode({"stream": RAW, "clock": 0, "origin": None}, {"rows": batch_of([message("a", b"%d" % number)])})
+    frame = encode(
+        {"stream": RAW, "clock": clock_us, "origin": None}, {"rows": batch_of([message("a", b"%d" % number)])}
+    )
     bus.append(RAW, partition, [frame]).result()
 
 
@@ -116,6 +118,22 @@ def test_one_that_refuses_holds_none_up(bus: Shared) -> None:
         pass
     assert [sums(bus, partition) for partition in range(3)] == [[1]] * 3
     assert made.turns.problems == {}
+
+
+def test_one_state_is_saved_in_a_step_when_all_have_emitted(bus: Shared) -> None:
+    """Nobody waits for a save; the oldest is next, so that none is left out."""
+    made = Lanes(bus, "summing", RAW, lambda partition: StageLoop(bus, Summing(), partition, state_every_s=0))
+    made.take_up()
+    saved = []
+    for clock in range(1, 7):
+        for partition in range(3):
+            put(bus, partition, 1, clock)
+        before = {p: stage.saved_offset for p, stage in made.stages.items()}
+        assert made.step()
+        assert [len(sums(bus, partition)) for partition in range(3)] == [clock] * 3
+        saved += [p for p, stage in made.stages.items() if stage.saved_offset != before[p]]
+        assert not made.step()
+    assert saved == [0, 1, 2, 0, 1, 2]
 
 
 class Broken(Summing):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from tests.store.build import T0, Message, Reading, frames_of, processed
 from tests.store.model import Model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from qingtu.catalogue import Catalogue
@@ -36,9 +37,9 @@ NOTHING: dict[str, Catalogue] = {}
 class Bench:
     """A store stage on a real bus and store, with a clock that is moved by hand."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: type[DuckStore] = DuckStore) -> None:
         self.bus = SqliteBus(folder / "bus", free_floor_bytes=0)
-        self.store = DuckStore(folder / "store.duckdb", "256MB", 1)
+        self.store: Any = kind(folder / "store.duckdb", "256MB", 1)
         self.clock = ManualClock(T0)
         self.stage = StoreStage(self.bus, self.store, PROCESSED, 0, self.clock, commit_ms=1000, commit_messages=10)
         self._origin = 0
@@ -54,6 +55,22 @@ class Bench:
         """Close the files."""
         self.bus.close()
         self.store.close()
+
+
+class Beside(DuckStore):
+    """Saves beside the caller: nothing counts before it is waited for, and then perhaps not."""
+
+    refusals = 0
+
+    def begin(self, stream: str, partition: int, frames: Sequence[Frame], next_offset: int) -> Callable[[], object]:
+        """Begin a commit."""
+        return partial(self._end, stream, partition, frames, next_offset)
+
+    def _end(self, stream: str, partition: int, frames: Sequence[Frame], next_offset: int) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise RetryLater("not saved")
+        self.apply(stream, partition, frames, next_offset)
 
 
 @pytest.fixture
@@ -88,6 +105,29 @@ def test_a_commit_is_due_by_size(bench: Bench) -> None:
     bench.append(1)
     bench.stage.step()
     assert bench.store.count("readings") == 10
+
+
+def test_a_commit_that_was_not_saved_comes_again_before_what_follows(tmp_path: Path) -> None:
+    """Frames are taken up and even due meanwhile; they never overtake."""
+    bench = Bench(tmp_path, Beside)
+    stage = bench.stage
+    bench.append(10)
+    assert stage.take_up()
+    assert stage.commit_due()
+    assert (bench.store.count("readings"), stage.behind(), stage.due_in_s()) == (0, 1, None)
+    assert stage.oldest_us() == T0  # it waits as long as it does not count
+    bench.append(10)
+    assert stage.take_up()
+    bench.store.refusals = 2
+    with pytest.raises(RetryLater, match="not saved"):
+        stage.commit_due()
+    assert (bench.store.count("readings"), stage.behind(), stage.due_in_s()) == (0, 2, 0)
+    with pytest.raises(RetryLater, match="not saved"):
+        stage.step()
+    assert stage.step()
+    assert (bench.store.count("readings"), stage.behind(), stage.due_in_s()) == (20, 0, None)
+    assert stage.oldest_us() is None
+    bench.close()
 
 
 def test_a_clock_that_is_set_back_delays_nothing(bench: Bench) -> None:

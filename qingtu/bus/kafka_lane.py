@@ -26,6 +26,10 @@ AHEAD_BYTES: Final = 4 * 1024 * 1024
 BEHIND_BYTES: Final = 2 * 1024 * 1024
 _IDLE_S: Final = 60.0
 _POLL_MS: Final = 100
+_PAUSE_MS: Final = 20
+"""kafka-python 3.0 sometimes sleeps so long behind a fetch that brought nothing, before it sends the next one. Its
+default, 100 ms, is a flush of the gateway: a frame that came right then was late by a whole one.
+"""
 _ALL: Final = 1_000_000_000
 """Records of one poll: all that came. kafka-python 3.0 never fetches a partition again that was paused while its
 records were half handed out and another had some meanwhile: what it parks is taken up only into a slot that stays full.
@@ -156,8 +160,9 @@ class Lane:
             try:
                 if client is None:
                     client = consumer(
-                        self._settings, f"reader-{self._number}", fetch_max_wait_ms=_POLL_MS, max_poll_records=_ALL
-                    )
+                        self._settings, f"reader-{self._number}", fetch_max_wait_ms=_POLL_MS, max_poll_records=_ALL,
+                        retry_backoff_ms=_PAUSE_MS,
+                    )  # fmt: skip
                 self._turn(client)
                 self.problem = ""
             except OffsetOutOfRangeError as error:

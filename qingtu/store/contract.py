@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from qingtu.contracts import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import pyarrow as pa
 
     from qingtu.catalogue import Catalogue
+    from qingtu.records import Frame
     from qingtu.store.books import Key
 
 
@@ -30,6 +31,24 @@ class Describing(Protocol):
 
     def catch_up(self, *, now: bool = False) -> None:
         """Tell what is due of how far it is, or all of it ``now``. For the writing thread."""
+        ...
+
+
+@runtime_checkable
+class Ahead(Protocol):
+    """A store that saves how far it is beside the caller, who may begin another commit meanwhile."""
+
+    def begin(self, stream: str, partition: int, frames: Sequence[Frame], next_offset: int) -> Callable[[], object]:
+        """Do as ``apply``, but for the end: what is returned waits until the commit counts. For the writing thread.
+
+        Until then ``progress`` tells nothing of it. The next commit of the same stream and partition waits for it, too.
+
+        Returns:
+            a function that raises RetryLater when the commit does not count: the same frames must be applied again.
+
+        Raises:
+            RetryLater: as ``apply``; nothing was applied.
+        """
         ...
 
 

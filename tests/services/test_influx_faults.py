@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import threading
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,12 +36,13 @@ from tests.store.model import Model
 from tests.suites.store import MESSAGES, SLOW, corrections_in, counted, stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from deploy.native.influx import InfluxServer
     from qingtu.contracts import StateDelta
     from qingtu.records import Frame
+    from qingtu.store.influx.store import At
 
 pytestmark = pytest.mark.services
 
@@ -47,9 +50,9 @@ pytestmark = pytest.mark.services
 FAULTY = settings(SLOW, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 DIE_UNSAVED = "die before the save"
 DIE_SAVED = "die after the save"
-_faults: st.SearchStrategy[list[Any]] = st.lists(
-    st.sampled_from([CUT, LOSE, (503, {}), DIE_UNSAVED, DIE_SAVED, None]), max_size=12
-)
+REFUSE = "the bus does not take the state"
+_AT_SAVES = (DIE_UNSAVED, DIE_SAVED, REFUSE)
+_faults: st.SearchStrategy[list[Any]] = st.lists(st.sampled_from([CUT, LOSE, (503, {}), *_AT_SAVES, None]), max_size=12)
 
 
 class Died(BaseException):
@@ -57,18 +60,29 @@ class Died(BaseException):
 
 
 class MortalBus(SqliteBus):
-    """A bus whose process may be killed at a save."""
+    """A bus whose process may be killed at a save, and that may refuse one."""
 
     orders: list[Any]
 
     def save_state(self, group: str, partition: int, delta: StateDelta) -> None:
-        """Save, and die before or after as told."""
+        """Save, and die before or after as told, or refuse."""
         order = self.orders.pop(0) if self.orders else None
         if order == DIE_UNSAVED:
             raise Died
+        if order == REFUSE:
+            raise RetryLater("as the test says")
         super().save_state(group, partition, delta)
         if order == DIE_SAVED:
             raise Died
+
+
+@contextmanager
+def noted(failed: list[type[BaseException]]) -> Iterator[None]:
+    """Note what fails, instead of raising it."""
+    try:
+        yield
+    except (Died, RetryLater) as error:
+        failed.append(type(error))
 
 
 class Mortal:
@@ -77,15 +91,15 @@ class Mortal:
     def __init__(self, server: InfluxServer, folder: Path, faults: Sequence[Any], **more: Any) -> None:
         self.bench = Bench(server, folder, **more)
         self.proxy = Proxy(server.url)
-        self.at_writes: list[Any] = [f for f in faults if f not in (DIE_UNSAVED, DIE_SAVED)]
-        self.at_saves: list[Any] = [f if f in (DIE_UNSAVED, DIE_SAVED) else None for f in faults]
+        self.at_writes: list[Any] = [f for f in faults if f not in _AT_SAVES]
+        self.at_saves: list[Any] = [f if f in _AT_SAVES else None for f in faults]
         self.proxy.orders(self.at_writes)
         self.deaths = 0
         self.open()
 
     def open(self) -> None:
         """Open the store on what was saved."""
-        self.bus = MortalBus(self.bench.folder, free_floor_bytes=0)
+        self.bus = MortalBus(self.bench.folder, self.bench.partitions, free_floor_bytes=0)
         self.bus.orders = self.at_saves
         settings = self.bench.settings.model_copy(update={"url": self.proxy.url})
         self.store = InfluxStore(settings, self.bench.server.token, self.bus)
@@ -113,6 +127,25 @@ class Mortal:
                     if restart:
                         self.kill()
                         break
+
+    def apply_beside(self, work: Mapping[At, Sequence[Frame]], sizes: Sequence[int], *, restart: bool) -> None:
+        """Apply several streams as the service does: all begin a commit before any is waited for."""
+        size = itertools.cycle(sizes)
+        while todo := {
+            at: n for at, frames in work.items() if (n := self.store.progress(*at).next_offset) < len(frames)
+        }:
+            begun: list[Callable[[], object]] = []
+            failed: list[type[BaseException]] = []
+            for (stream, partition), first in todo.items():
+                part = work[stream, partition][first : first + next(size)]
+                end = first + len(part)
+                with noted(failed):
+                    begun.append(self.store.begin(stream, partition, part, end))
+            for settle in begun:
+                with noted(failed):
+                    settle()
+            if Died in failed or (failed and restart):
+                self.kill()
 
     def rest(self) -> InfluxStore:
         """Stop all faults, kill once more, and return what opens then."""
@@ -174,6 +207,53 @@ def test_whatever_fails_the_end_is_as_undisturbed(
     assert sorted(map(repr, itertools.chain(*found))) == sorted(map(repr, model.corrections()))
     assert store.count("readings") == model.stored
     assert store.count("corrections") == len(model.corrections())
+
+
+@FAULTY
+@given(
+    messages=st.lists(MESSAGES, min_size=2, max_size=12),
+    cuts=st.lists(st.integers(1, 11), min_size=2),
+    sizes=st.lists(st.integers(1, 4), min_size=1, max_size=5),
+    faults=_faults,
+    restart=st.booleans(),
+)
+def test_commits_under_way_at_once_do_not_disturb_each_other(
+    mortal: Callable[..., Mortal],
+    messages: list[Message],
+    cuts: list[int],
+    sizes: list[int],
+    faults: list[Any],
+    restart: bool,
+) -> None:
+    """Two partitions and the alerts of one, in commits of their own, whatever fails of one while others are written."""
+    one = mortal(faults, partitions=2, batch_lines=3)
+    parts = [
+        [replace(m, readings=tuple(r for r in m.readings if (r.series == 2) == p)) for m in messages] for p in (0, 1)
+    ]
+    alerts = [alert_frame(i, [(f"n{i}", "open", 1, "")]) for i in range(4)]
+    work = {(PROCESSED, p): frames_of(part, cuts) for p, part in enumerate(parts)}
+    one.apply_beside({**work, (ALERTS, 0): alerts}, sizes, restart=restart)
+    models = [Model.of(part, cuts) for part in parts]
+    store: Any = one.rest()
+    assert stored(store) == models[0].rows() + models[1].rows()
+    each = [(m.stored, m.revised, m.repeated, m.reflagged) for m in models]
+    assert counted(store) == tuple(map(sum, zip(*each, strict=True)))
+    assert store.count("readings") == sum(m.stored for m in models)
+    assert store.count("corrections") == sum(len(m.corrections()) for m in models)
+    assert store.count("alerts") == len(alerts)
+
+
+def test_who_asks_what_stands_waits_for_what_is_written(mortal: Callable[..., Mortal]) -> None:
+    """A reading that another partition is just writing is found: the second one of its key is a revision, not new."""
+    one = mortal([], partitions=2)
+    store = one.store
+    first = store.begin(PROCESSED, 0, [processed(0, [Message((Reading(0, 1, 1.0),))])], 1)
+    second = store.begin(PROCESSED, 1, [processed(1, [Message((Reading(0, 1, 2.0),))])], 2)
+    first()
+    second()
+    assert [row[2] for row in stored(store)] == [2.0]
+    assert counted(store) == (1, 1, 0, 0)
+    assert store.progress(PROCESSED, 1).next_offset == 2
 
 
 @FAULTY

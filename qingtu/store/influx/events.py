@@ -13,7 +13,7 @@ from qingtu.store.influx.rows import columns_of, event_line
 from qingtu.store.influx.wide import between, one_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from qingtu.records import Frame
     from qingtu.store.influx.client import InfluxClient
@@ -42,13 +42,13 @@ class EventPlan:
         lines: those that are new.
         frame: index of the frame of each line.
         row: raw row that each line came from.
-        newest: newest time by (station, kind), as it will be.
+        newest: newest time of all events that are known.
     """
 
     lines: Lines
     frame: list[int]
     row: list[int]
-    newest: dict[tuple[str, str], int]
+    newest: int
 
 
 class EventWriter:
@@ -64,20 +64,24 @@ class EventWriter:
         self._bucket = bucket
         self._newest: dict[tuple[str, str], int] = {}
 
-    def plan(self, frames: Sequence[Frame], floor: int) -> EventPlan:
-        """Take events out of frames.
+    def plan(self, frames: Sequence[Frame], floor: int, stands: Callable[[], None]) -> EventPlan:
+        """Take events out of frames. From then on they count as stored: who asks waits until they are.
 
         Args:
             frames: in order.
             floor: events up to this time may be stored, though this process does not know of them.
+            stands: returns when all that was planned before is written, or failed.
         """
         rows: list[tuple[int, dict[str, Any]]] = []
         for number, frame in enumerate(frames):
             if (batch := frame.get("events")) is not None:
                 columns = columns_of(batch)
                 rows += [(number, dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
-        newest = dict(self._newest) if rows else self._newest
-        taken = self._stored([row for _, row in rows if row["time"] <= newest.get(_who(row), floor)])
+        newest = self._newest
+        asked = [row for _, row in rows if row["time"] <= newest.get(_who(row), floor)]
+        if asked:
+            stands()
+        taken = self._stored(asked)
         lines, frame_of, row_of = [], [], []
         for number, row in rows:
             there = taken.setdefault((row["station"], row["kind"], row["time"]), {})
@@ -89,7 +93,7 @@ class EventWriter:
             frame_of.append(number)
             row_of.append(row["revision"] & 0xFFFF)
             newest[_who(row)] = max(newest.get(_who(row), floor), row["time"])
-        return EventPlan(Lines.of(lines), frame_of, row_of, newest)
+        return EventPlan(Lines.of(lines), frame_of, row_of, max(newest.values(), default=floor))
 
     def _stored(self, rows: Sequence[Mapping[str, Any]]) -> dict[Place, dict[str, int]]:
         """Return the attributes and numbers of the events that stand at the times of these."""
@@ -108,10 +112,6 @@ class EventWriter:
             at = (row["station"] or "", row["kind"] or "", row["time"])
             out.setdefault(at, {})[row["attributes"] or ""] = slot
         return out
-
-    def commit(self, plan: EventPlan) -> None:
-        """Take up what is saved now."""
-        self._newest = plan.newest
 
 
 def _who(row: Mapping[str, Any]) -> tuple[str, str]:

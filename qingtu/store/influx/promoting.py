@@ -125,7 +125,7 @@ class PromotingStore(InfluxStore):
             "revision": np.full(n, at, np.int64), "cause": np.full(n, Cause.REPLAY, np.uint8), "late": np.ones(n, bool),
         }  # fmt: skip
         frame = Frame({"origin": [booking.partition, at >> 16]}, {"readings": records.batch(READINGS, columns)})
-        plan = self._readings.plan([frame], at)
+        plan = self._readings.plan([frame], at, self._stands)
         days, often = np.unique(plan.rows.time[plan.counts(NEW)] // DAY, return_counts=True)
         for day, new in zip(days.tolist(), often.tolist(), strict=True):
             booking.days[day] = booking.days.get(day, 0) + new
@@ -146,7 +146,7 @@ class PromotingStore(InfluxStore):
         columns |= {name: pa.array(columns[name]).dictionary_encode() for name in ("station", "kind")}
         frame = Frame({}, {"events": records.batch(records.EVENTS, columns)})
         floor = max((state.high_event for state in self._applied()), default=NEVER)
-        plan = self._events.plan([frame], floor)
+        plan = self._events.plan([frame], floor, self._stands)
         booking.high_event = max(row["time"] for row in rows)
         return _texts(plan.lines)
 

@@ -1,14 +1,18 @@
 """InfluxDB as the primary store: idempotent rows first, then origin, books and progress are saved on the bus.
 
-One thread writes; any thread reads. Without a bus the store only reads: for processes that do not apply. What is kept
-where is in docs/influxdb.md, why in docs/decisions/0010-influxdb.md. Reading is in :mod:`qingtu.store.influx.queries`.
+One thread plans, others write what is planned, of several partitions at once; any thread reads. Without a bus the store
+only reads: for processes that do not apply. What is kept where is in docs/influxdb.md, why in
+docs/decisions/0010-influxdb.md. Reading is in :mod:`qingtu.store.influx.queries`.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -23,6 +27,7 @@ from qingtu.store import books
 from qingtu.store.fresh import fresh
 from qingtu.store.influx.bookkeeping import COUNTED, Bookkeeper, entry_lines
 from qingtu.store.influx.client import InfluxClient, Refused
+from qingtu.store.influx.errands import Errands
 from qingtu.store.influx.events import EventPlan, EventWriter
 from qingtu.store.influx.figures import FigureWriter
 from qingtu.store.influx.lines import Lines
@@ -38,12 +43,12 @@ from qingtu.store.influx.rows import (
 )
 from qingtu.store.influx.state import GROUPS, StreamState, delta, restore
 from qingtu.store.influx.stations import station_lines
-from qingtu.store.influx.writing import ReadingWriter
+from qingtu.store.influx.writing import Plan, ReadingWriter
 from qingtu.store.merging import NEW
 from qingtu.store.names import SeriesNames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -56,6 +61,31 @@ _FOLLOW_S: Final = 1.0
 """What tells others how far a partition is stored is written at most so often; a request for each commit is dear."""
 At = tuple[str, int]
 """(stream, partition)."""
+
+
+Carry = Callable[[], tuple[StreamState, Applied]]
+"""Writes what is planned, and returns the state behind it and what was done; runs beside the thread that plans."""
+
+
+@dataclass(slots=True)
+class _Commit:
+    """A commit that is planned, and being carried out.
+
+    Attributes:
+        at: which stream and partition.
+        after: the state behind it.
+        applied: what it did.
+        unsaved: all is written, but the bus does not take the state.
+        settled: it is known here what became of it.
+        done: when it is written and saved.
+    """
+
+    at: At
+    after: StreamState
+    applied: Applied = Applied()  # noqa: RUF009 - immutable
+    unsaved: bool = False
+    settled: bool = False
+    done: Future[None] = field(default_factory=Future)
 
 
 class InfluxStore(InfluxQueries):
@@ -83,17 +113,18 @@ class InfluxStore(InfluxQueries):
         self._bookkeeper = Bookkeeper(self._client, settings.daily)
         self._states: dict[At, StreamState] = {}
         self._saved: dict[At, StreamState] = {}
+        self._errands = Errands()
+        self._under_way: dict[At, _Commit] = {}
         self._behind: set[At] = set()
         self._followed_s: dict[At, float] = {}
         self._to_purge: dict[int, int] = {}
         self._given: dict[books.Key, tuple[list[NDArray[np.int64]], dict[str, int]]] = {}
-        self._apply_by: dict[str, Callable[[int, Sequence[Frame], StreamState], tuple[StreamState, Applied]]] = {
+        self._plan_by: dict[str, Callable[[int, Sequence[Frame], StreamState], Carry]] = {
             PROCESSED: self._processed,
             ALERTS: self._alerts,
             REJECTED: self._rejected,
-            FIGURES: self._apply_figures,
+            FIGURES: self._plan_figures,
         }
-        self._done: list[Callable[[], None]] = []
         if bus is not None:
             for stream, group in GROUPS.items():
                 for partition in sorted(bus.assigned(group, stream)):
@@ -200,36 +231,75 @@ class InfluxStore(InfluxQueries):
             RetryLater: see there; the same frames may be applied again, by this process or another.
             QingtuError: the server refuses rows of Qingtu's own books: somebody must mend the bucket.
         """
+        self.begin(stream, partition, frames, next_offset)
+        return self._settle(self._under_way[stream, partition])
+
+    def begin(self, stream: str, partition: int, frames: Sequence[Frame], next_offset: int) -> Callable[[], object]:
+        """Plan what frames do, and begin to write and to save; see the contract.
+
+        Raises:
+            RetryLater: see there, also when the commit before did not come through.
+        """
         if self._bus is None:
             raise QingtuError("a store without a bus only reads")
+        at = (stream, partition)
+        if at in self._under_way:
+            self._settle(self._under_way[at])
         state = self._held(stream, partition)
         if state is None:
             self.take(stream, partition)
-            state = self._states[stream, partition]
+            state = self._states[at]
         self._follow_up(stream, partition)
         new, origin = fresh(stream, frames, state.progress.origin)
-        self._done = []
-        after, applied = replace(state, pending=(), hours=()), Applied()
-        if new:
-            after, applied = self._apply_by[stream](partition, new, after)
-        after = replace(after, progress=Progress(next_offset, origin))
-        if (stream, partition) in self._behind:  # the commit before has not been told yet: it is told with this one
-            after = replace(after, hours=sorted({*state.hours, *after.hours}))
+        # The commit before has perhaps not been told yet: it is told with this one.
+        untold = state.hours if at in self._behind else ()
+        after = replace(state, progress=Progress(next_offset, origin), pending=(), hours=untold)
+        commit = _Commit(at, after)
+        carry = self._plan_by[stream](partition, new, after) if new else lambda: (after, Applied())
+        commit.done = self._errands.give(partial(self._carry_out, commit, carry, untold))
+        self._under_way[at] = commit
+        return partial(self._settle, commit)
+
+    def _carry_out(self, commit: _Commit, carry: Carry, untold: Sequence[int]) -> None:
+        """Write, then save; in a thread beside."""
+        assert self._bus is not None
+        after, commit.applied = carry()
+        commit.after = replace(after, hours=sorted({*untold, *after.hours}))
+        stream, partition = commit.at
         try:
-            self._bus.save_state(GROUPS[stream], partition, delta(self._saved[stream, partition], after))
+            self._bus.save_state(GROUPS[stream], partition, delta(self._saved[commit.at], commit.after))
         except RetryLater:
-            # Perhaps the partition went to another process: what is in memory is not trusted any more.
-            self.release(stream, partition)
+            commit.unsaved = True
             raise
-        with self._lock:
-            self._states[stream, partition] = after
-            self._saved[stream, partition] = after
-        for done in self._done:
-            done()
-        self._behind.add((stream, partition))
-        # When this fails all is saved, and the same frames come again: they are skipped, and this is tried again.
-        self._follow_up(stream, partition)
-        return applied
+
+    def _settle(self, commit: _Commit) -> Applied:
+        """Wait until a commit is saved: only then it counts.
+
+        Raises:
+            RetryLater: it is not; the same frames must be applied again.
+            QingtuError: the server refuses rows of Qingtu's own books.
+        """
+        first, commit.settled, at = not commit.settled, True, commit.at
+        if first:
+            self._under_way.pop(at, None)
+        try:
+            commit.done.result()
+        except RetryLater:
+            if first and commit.unsaved:
+                # Perhaps the partition went to another process: what is in memory is not trusted any more.
+                self.release(*at)
+            raise
+        if first:
+            with self._lock:
+                self._states[at] = self._saved[at] = commit.after
+            self._behind.add(at)
+            # When this fails all is saved, and the same frames come again: they are skipped, and this is tried again.
+            self._follow_up(*at)
+        return commit.applied
+
+    def _stands(self) -> None:
+        """Wait until what is being written stands, for who asks the server what does."""
+        wait([commit.done for commit in self._under_way.values()])
 
     def catch_up(self, *, now: bool = False) -> None:
         """Tell others what they were not told yet, once that is due, or ``now``. For the writing thread.
@@ -288,13 +358,19 @@ class InfluxStore(InfluxQueries):
 
     # ----------------------------------------------------------------------------------------- one stream each
 
-    def _processed(self, partition: int, frames: Sequence[Frame], state: StreamState) -> tuple[StreamState, Applied]:
+    def _processed(self, partition: int, frames: Sequence[Frame], state: StreamState) -> Carry:
         origin = frames[0].origin
         assert origin is not None
-        assert self._bus is not None
         # The row that says a promote is the first of its frame: what has its position came before this frame.
-        plan = self._readings.plan(frames, max(position(origin[1], 0), state.promoted + 1))
-        events = self._events.plan(frames, state.high_event)
+        base = max(position(origin[1], 0), state.promoted + 1)
+        plan = self._readings.plan(frames, base, self._stands)
+        events = self._events.plan(frames, state.high_event, self._stands)
+        return partial(self._write_processed, partition, frames, state, plan, events)
+
+    def _write_processed(
+        self, partition: int, frames: Sequence[Frame], state: StreamState, plan: Plan, events: EventPlan
+    ) -> tuple[StreamState, Applied]:
+        assert self._bus is not None
         self._readings.write(plan, lambda lines: self._own(self._settings.bucket, lines))
         guilty = guilty_messages(plan, self._names.keys, self._write_events(events))
         rejected: list[str] = []
@@ -313,10 +389,9 @@ class InfluxStore(InfluxQueries):
             seq=seq,
             refused_seq=state.refused_seq + len(rejected),
             high=max(state.high, int(plan.rows.time.max(initial=state.high))),
-            high_event=max(state.high_event, *events.newest.values()) if events.newest else state.high_event,
+            high_event=max(state.high_event, events.newest),
             pending=pending,
         )
-        self._done = [lambda: self._readings.commit(plan), lambda: self._events.commit(events)]
         counts = {name: int(plan.counts(code).sum()) for code, name in COUNTED.items()}
         return after, Applied(len(frames), counts["r_stored"], counts["r_revised"], counts["r_repeated"])
 
@@ -332,11 +407,11 @@ class InfluxStore(InfluxQueries):
             return {(plan.frame[at], plan.row[at]): words for at, words in guilty.items()}
         return {}
 
-    def _alerts(self, partition: int, frames: Sequence[Frame], state: StreamState) -> tuple[StreamState, Applied]:
-        return self._numbered("alerts", alert_line, partition, frames, state)
+    def _alerts(self, partition: int, frames: Sequence[Frame], state: StreamState) -> Carry:
+        return partial(self._numbered, "alerts", alert_line, partition, frames, state)
 
-    def _rejected(self, partition: int, frames: Sequence[Frame], state: StreamState) -> tuple[StreamState, Applied]:
-        return self._numbered("rejected", rejected_line, partition, frames, state)
+    def _rejected(self, partition: int, frames: Sequence[Frame], state: StreamState) -> Carry:
+        return partial(self._numbered, "rejected", rejected_line, partition, frames, state)
 
     def _numbered(
         self, section: str, line: Callable[[Any, int, int], str], partition: int, frames: Sequence[Frame],
@@ -351,10 +426,11 @@ class InfluxStore(InfluxQueries):
         self._own(self._settings.daily, Lines.of(lines))
         return replace(state, seq=seq), Applied(len(frames))
 
-    def _apply_figures(
-        self, partition: int, frames: Sequence[Frame], state: StreamState
-    ) -> tuple[StreamState, Applied]:
+    def _plan_figures(self, partition: int, frames: Sequence[Frame], state: StreamState) -> Carry:
         del partition
+        return partial(self._write_figures, frames, state)
+
+    def _write_figures(self, frames: Sequence[Frame], state: StreamState) -> tuple[StreamState, Applied]:
         for bucket, lines in self._figures.lines(frames).items():
             self._own(bucket, Lines.of(lines))
         return state, Applied(len(frames))
@@ -395,6 +471,11 @@ class InfluxStore(InfluxQueries):
         """
         self._own(self._settings.bucket, Lines.of(station_lines(catalogue, at_us)))
 
+    def close(self) -> None:
+        """Let go of connections; what is not saved yet is applied again."""
+        self._errands.close()
+        super().close()
+
     def expire(self, before_us: int, rejected_before_us: int | None = None) -> int:
         """Take what is old out of the dataset, by whole days; return how many readings.
 
@@ -408,6 +489,8 @@ class InfluxStore(InfluxQueries):
         Raises:
             RetryLater: the server does not answer; nothing was expired.
         """
+        for commit in list(self._under_way.values()):
+            self._settle(commit)
         day = before_us // DAY
         at = NEVER if rejected_before_us is None else rejected_before_us // DAY * DAY
         states = {p: state for (stream, p), state in self._own_states().items() if stream == PROCESSED}

@@ -1,12 +1,14 @@
 """How readings are written: what is newer than its series without looking, the rest after reading what stands there.
 
 A plan says what a batch of frames does: making it only reads. Then it is written, corrections first, and what the
-server does not take is told apart. Nothing in memory moves before the caller has saved the progress
-(:meth:`ReadingWriter.commit`), so the same frames may be planned and written again at any time.
+server does not take is told apart. Plans are made by one thread; each may be written in a thread of its own, while the
+next is made. What is planned is looked at as if it stood: who asks what stands, waits until all that was planned before
+is written. So what is new to a plan is new, and the same frames may be planned and written again at any time.
 """
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +82,6 @@ class Plan:
         group: int64 (m,), rows of one number are of one key that is merged; -1: a key that comes once and is new.
         corrections: lines that say what is replaced.
         written: what is written.
-        newest: int64 (series,), newest time of each series as it will be.
-        line_newest: int64 (lines,), the same of each (measurement, station, channel).
         refused: row → the server's words; known once it is written.
     """
 
@@ -90,8 +90,6 @@ class Plan:
     group: NDArray[np.int64]
     corrections: Lines
     written: Written
-    newest: NDArray[np.int64]
-    line_newest: NDArray[np.int64]
     refused: dict[int, str] = field(default_factory=dict)
 
     def counts(self, state: int) -> NDArray[np.bool_]:
@@ -118,6 +116,7 @@ class ReadingWriter:
         self._names = names
         self._batch = batch_lines
         self._text = ReadingText(names)
+        self._texts = threading.Lock()
         self._floor = NEVER
         self._newest: NDArray[np.int64] = np.zeros(0, np.int64)
         self._line_newest: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -128,31 +127,33 @@ class ReadingWriter:
         np.maximum(self._newest, self._floor, out=self._newest)
         np.maximum(self._line_newest, self._floor, out=self._line_newest)
 
-    def plan(self, frames: Sequence[Frame], base: int) -> Plan:
+    def plan(self, frames: Sequence[Frame], base: int, stands: Callable[[], None]) -> Plan:
         """Work out what the frames do.
 
         Args:
             frames: in order.
             base: positions from here on belong to these frames or later ones.
+            stands: returns when all that was planned before is written, or failed.
 
         Raises:
             RetryLater: what is stored cannot be read now.
         """
         rows = self._rows(frames)
-        newest, line_newest = self._grown()
-        fast = _newer(rows, newest)
+        self._grow()
+        fast = _newer(rows, self._newest)
         state = np.full(len(rows.time), NEW, np.uint8)
         group = np.full(len(rows.time), -1, np.int64)
         merged, corrections = None, Lines.of(())
         if not fast.all():
+            stands()
             which = _with_equal_keys(rows, fast)
             merged = self._merge(rows.take(which), fast[which], base)
             state[which], group[which] = merged.state, merged.group
             corrections = correction_lines(self._names.keys, merged.corrections)
             fast[which] = False
             merged.source = which[merged.source]
-        written = self._written(rows, np.flatnonzero(fast), merged, line_newest)
-        return Plan(rows, state, group, corrections, written, newest, line_newest)
+        written = self._written(rows, np.flatnonzero(fast), merged)
+        return Plan(rows, state, group, corrections, written)
 
     def _rows(self, frames: Sequence[Frame]) -> Rows:
         parts = [_frame_rows(number, frame, self._names) for number, frame in enumerate(frames)]
@@ -163,12 +164,12 @@ class ReadingWriter:
         frame, series, time = (np.concatenate([getattr(p, n) for p in parts]) for n in ("frame", "series", "time"))
         return Rows(frame, series, time, versions)
 
-    def _grown(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return copies of the newest times, with room for new series and lines."""
-        self._text.grow()
-        series = np.full(len(self._names) - len(self._newest), self._floor, np.int64)
-        lines = np.full(self._text.lines - len(self._line_newest), self._floor, np.int64)
-        return np.concatenate([self._newest, series]), np.concatenate([self._line_newest, lines])
+    def _grow(self) -> None:
+        """Make room for new series and lines among the newest times."""
+        with self._texts:
+            self._text.grow()
+        self._newest = _longer(self._newest, len(self._names), self._floor)
+        self._line_newest = _longer(self._line_newest, self._text.lines, self._floor)
 
     def _merge(self, rows: Rows, fast: NDArray[np.bool_], base: int) -> _Merged:
         """Merge rows, sorted by key and order of effect, into what is stored."""
@@ -206,9 +207,7 @@ class ReadingWriter:
         withdrawn = np.where(missing & found[changed], 1, np.where(void[changed], 0, -1)).astype(np.int8)
         return _Merged(merged.state, group, corrections, source, told, withdrawn)
 
-    def _written(
-        self, rows: Rows, fast: NDArray[np.int64], merged: _Merged | None, line_newest: NDArray[np.int64]
-    ) -> Written:
+    def _written(self, rows: Rows, fast: NDArray[np.int64], merged: _Merged | None) -> Written:
         """Put readings into lines: a point that is new says its revision once, all others beside each reading."""
         line, time = self._text.line_of[rows.series[fast]], rows.time[fast]
         if ((line[1:] < line[:-1]) | ((line[1:] == line[:-1]) & (time[1:] < time[:-1]))).any():
@@ -217,8 +216,8 @@ class ReadingWriter:
         starts = np.ones(len(fast), np.bool_)
         starts[1:] = (line[1:] != line[:-1]) | (time[1:] != time[:-1])
         first = np.flatnonzero(starts)
-        shared = time[first] > line_newest[line[first]]
-        np.maximum.at(line_newest, line[first], time[first])
+        shared = time[first] > self._line_newest[line[first]]
+        np.maximum.at(self._line_newest, line[first], time[first])
         point = np.cumsum(starts) - 1
         some = rows.versions.take(fast)
         same = shared[point] & (some.revision == some.revision[first][point])
@@ -239,7 +238,8 @@ class ReadingWriter:
     def _text_of(self, rows: Rows, first: NDArray[np.int64], shared: NDArray[np.bool_], explicit: Explicit) -> Lines:
         starts = np.zeros(len(rows.time), np.bool_)
         starts[first] = True
-        return self._text.text(rows.series, rows.time, rows.versions, starts, shared, explicit)
+        with self._texts:
+            return self._text.text(rows.series, rows.time, rows.versions, starts, shared, explicit)
 
     # ----------------------------------------------------------------------------------------------------- writing
 
@@ -276,10 +276,6 @@ class ReadingWriter:
             same = np.flatnonzero(plan.group == plan.group[row]) if plan.group[row] >= 0 else np.array([row])
             plan.refused.update(dict.fromkeys(same[plan.state[same] != UNCHANGED].tolist(), words))
 
-    def commit(self, plan: Plan) -> None:
-        """Take up what is saved now."""
-        self._newest, self._line_newest = plan.newest, plan.line_newest
-
 
 @dataclass(slots=True)
 class _Merged:
@@ -291,6 +287,13 @@ class _Merged:
     source: NDArray[np.int64]
     steps: NDArray[np.int64]
     void: NDArray[np.int8]
+
+
+def _longer(times: NDArray[np.int64], count: int, floor: int) -> NDArray[np.int64]:
+    """Return times with those of more series behind them, of which only an upper bound is known."""
+    if len(times) == count:
+        return times
+    return np.concatenate([times, np.full(count - len(times), floor, np.int64)])
 
 
 def _frame_rows(number: int, frame: Frame, names: SeriesNames) -> Rows:
