@@ -16,7 +16,7 @@ from ingest.core import GatewayCore
 from ingest.mqtt import MqttGateway
 from ingest.routes import RouteTable
 from processors.aggregates import DERIVED
-from processors.aggregates.derive import Derive
+from processors.aggregates.derive import SECTIONS, Derive
 from processors.process import Process
 from qingtu.bus import open_bus
 from qingtu.catalogue import Catalogue, load_catalogue
@@ -205,7 +205,8 @@ class Service:
         operator = Derive(
             self.store, self._in_force, grace_s, partition, partitions=self.bus.partitions, derived=DERIVED, tell=True
         )
-        return StageLoop(self.bus, operator, partition, state_every_s=self.settings.process.state_every_s)
+        every_s = self.settings.process.state_every_s
+        return StageLoop(self.bus, operator, partition, state_every_s=every_s, only=SECTIONS)
 
     def _store_stage(self, stream: str, partition: int) -> StoreStage:
         s = self.settings.store
