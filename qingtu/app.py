@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -358,7 +359,7 @@ class Service:
     def _step_stores(self) -> bool:
         # All take up before any commits: what waits for the commits of others ages meanwhile, and is due then.
         work = [(f"{stage.name} reads", stage.take_up) for stage in self.stores]
-        work += [(stage.name, stage.commit_due) for stage in self.stores]
+        work += [(stage.name, partial(stage.commit_due, self._along(stage))) for stage in self.stores]
         besides = [
             ("catalogue", self._follow),
             ("stations", self._describe),
@@ -366,6 +367,13 @@ class Service:
             ("housekeeping", self._housekeep),
         ]
         return self.turns.take([*work, *besides])
+
+    def _along(self, stage: StoreStage) -> list[StoreStage]:
+        """Return the stages whose frames may be committed with the readings of a partition: not those that sit out."""
+        if stage.stream != PROCESSED:
+            return []
+        others = [one for one in self.stores if one.partition == stage.partition and one is not stage]
+        return [one for one in others if not self.turns.sits_out(one.name)]
 
     def _follow(self) -> bool:
         """Show the catalogue that holds: where the gateways are other processes, they say which one it is."""

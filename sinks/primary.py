@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from qingtu.contracts import Part, Together
 from qingtu.records import Frame, decode
 from qingtu.stage import missing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from qingtu.clock import Clock
     from qingtu.contracts import Bus, Store
 
@@ -58,6 +61,7 @@ class StoreStage:
         self.committed_us = 0
         self.lost = 0
         self.told = (0, "")
+        self._alone = False
         self._log = structlog.get_logger(self.name)
 
     def step(self) -> bool:
@@ -85,12 +89,12 @@ class StoreStage:
             self.next_offset = record.offset + 1
         return bool(found)
 
-    def commit_due(self) -> bool:
-        """Commit when it is time. True when it was."""
+    def commit_due(self, along: Sequence[StoreStage] = ()) -> bool:
+        """Commit when it is time, and with it what waits ``along``. True when it was."""
         now = self._clock.now_us()
         age_us = now - self._since_us  # negative: the clock was set back
         if self._waiting and (self._count >= self._messages or not 0 <= age_us < self._age_us):
-            self.commit()
+            self.commit(along)
             return True
         return False
 
@@ -116,12 +120,34 @@ class StoreStage:
             return None
         return max(0.0, (self._since_us + self._age_us - self._clock.now_us()) / 1e6)
 
-    def commit(self) -> None:
-        """Apply what waits. On RetryLater it goes on waiting, and the same frames are applied next time."""
-        if self._waiting:
-            self._store.apply(self.stream, self.partition, self._waiting, self.next_offset)
-            self._waiting, self._count = [], 0
-            self.committed_us = self._clock.now_us()
+    def commit(self, along: Sequence[StoreStage] = ()) -> None:
+        """Apply what waits. On RetryLater it goes on waiting, and the same frames are applied next time.
+
+        Args:
+            along: stages of other streams of the partition. What waits there goes into the same transaction if the
+                store is one for that; after a refusal once not, since one of them may be what is refused.
+        """
+        if not self._waiting:
+            return
+        others = [] if self._alone else [stage for stage in along if stage.due_in_s() is not None]
+        self._alone = bool(others)  # until it has worked
+        if others and isinstance(self._store, Together):
+            self._store.apply_together([self.part(), *(stage.part() for stage in others)])
+        else:
+            others = []
+            self._store.apply(*self.part())
+        self._alone = False
+        for stage in (self, *others):
+            stage.committed()
+
+    def part(self) -> Part:
+        """Return what waits."""
+        return Part(self.stream, self.partition, self._waiting, self.next_offset)
+
+    def committed(self) -> None:
+        """Note that what waited is committed."""
+        self._waiting, self._count = [], 0
+        self.committed_us = self._clock.now_us()
 
     def behind(self) -> int:
         """Return how many frames of the stream are not committed."""
