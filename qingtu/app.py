@@ -17,7 +17,7 @@ from ingest.core import GatewayCore
 from ingest.mqtt import MqttGateway
 from ingest.routes import RouteTable
 from processors.aggregates import DERIVED
-from processors.aggregates.derive import Derive
+from processors.aggregates.derive import SECTIONS, Derive
 from processors.process import Process
 from qingtu.bus import open_bus
 from qingtu.catalogue import Catalogue, load_catalogue
@@ -209,7 +209,8 @@ class Service:
         operator = Derive(
             self.store, self._in_force, grace_s, partition, partitions=self.bus.partitions, derived=DERIVED, tell=True
         )
-        return StageLoop(self.bus, operator, partition, state_every_s=self.settings.process.state_every_s)
+        every_s = self.settings.process.state_every_s
+        return StageLoop(self.bus, operator, partition, state_every_s=every_s, only=SECTIONS)
 
     def _store_stage(self, stream: str, partition: int) -> StoreStage:
         s = self.settings.store
@@ -383,10 +384,15 @@ class Service:
         self._lull_at = time.monotonic() + _LULL_S
 
     def _commit_readings(self, stage: StoreStage) -> bool:
-        committed = stage.commit_due()
+        committed = stage.commit_due(self._along(stage))
         if committed:
             self._lull_at = 0.0
         return committed
+
+    def _along(self, stage: StoreStage) -> list[StoreStage]:
+        """Return the stages whose frames may be committed with the readings of a partition: not those that sit out."""
+        others = [one for one in self.stores if one.partition == stage.partition and one is not stage]
+        return [one for one in others if not self.turns.sits_out(one.name)]
 
     def _follow(self) -> bool:
         """Show the catalogue that holds: where the gateways are other processes, they say which one it is."""

@@ -678,6 +678,31 @@ class Store(Protocol):
         ...
 
 
+class Part(NamedTuple):
+    """What waits of one stream and is applied with others; see ``Store.apply``."""
+
+    stream: str
+    partition: int
+    frames: Sequence[Frame]
+    next_offset: int
+
+
+@runtime_checkable
+class Together(Protocol):
+    """A store for which one large transaction is cheaper than several small ones."""
+
+    def apply_together(self, parts: Sequence[Part]) -> None:
+        """Do what ``Store.apply`` does for each part in turn, and commit all of it as one.
+
+        Args:
+            parts: of different streams of one partition.
+
+        Raises:
+            RetryLater: as ``Store.apply``; nothing of any part was applied.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What one ``Store.apply`` did; counts of rows."""

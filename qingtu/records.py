@@ -31,7 +31,7 @@ import pyarrow as pa
 from qingtu.errors import FrameError, VersionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -318,9 +318,9 @@ def encode(header: Mapping[str, Any], sections: Mapping[str, pa.RecordBatch]) ->
 
 def _is_large(section: str, batch: pa.RecordBatch) -> bool:
     """Say whether a batch is so large that it is packed; Arrow takes as long to say its exact size as to write it."""
-    if batch.get_total_buffer_size() <= _SMALL:
-        return False
-    return batch.num_rows * _ROW_BYTES.get(section, 0) > _SMALL or bool(batch.nbytes > _SMALL)
+    if batch.num_rows * _ROW_BYTES.get(section, 0) > _SMALL:  # usual, and Arrow need not be asked
+        return True
+    return batch.get_total_buffer_size() > _SMALL and bool(batch.nbytes > _SMALL)
 
 
 def decode_header(data: bytes) -> dict[str, Any]:
@@ -347,8 +347,12 @@ def decode_header(data: bytes) -> dict[str, Any]:
     return header
 
 
-def decode(data: bytes) -> Frame:
-    """Read a whole frame.
+def decode(data: bytes, only: Collection[str] | None = None) -> Frame:
+    """Read a frame.
+
+    Args:
+        data: as :func:`encode` wrote it.
+        only: the sections that are wanted; None: all.
 
     Raises:
         FrameError: the bytes are not a frame or are cut short.
@@ -361,10 +365,11 @@ def decode(data: bytes) -> Frame:
     for name, size in header["sections"]:
         if at + size > len(data):
             raise FrameError(f"frame is cut short in section {name}")
-        try:
-            sections[name] = pa.ipc.open_stream(buffer.slice(at, size), options=_READ).read_next_batch()
-        except (pa.ArrowException, OSError, StopIteration) as error:
-            raise FrameError(f"section {name} cannot be read: {error}") from error
+        if only is None or name in only:
+            try:
+                sections[name] = pa.ipc.open_stream(buffer.slice(at, size), options=_READ).read_next_batch()
+            except (pa.ArrowException, OSError, StopIteration) as error:
+                raise FrameError(f"section {name} cannot be read: {error}") from error
         at += size
     return Frame(header, sections)
 

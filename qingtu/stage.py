@@ -17,7 +17,7 @@ from qingtu.errors import QingtuError, RetryLater
 from qingtu.records import Frame, decode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -64,6 +64,7 @@ class StageLoop:
         partition: of the input stream, and of all output that names no other.
         state_every_s: state is saved when so much time has passed in the input, or after many frames.
         batch: frames per step at most.
+        only: sections of a frame that the operator looks at; None: all.
 
     Attributes:
         next_offset, saved_offset: of the input: where it goes on, and where the saved state does.
@@ -73,14 +74,16 @@ class StageLoop:
     """
 
     def __init__(
-        self, bus: Bus, operator: Operator, partition: int = 0, *, state_every_s: int = 5, batch: int = 16
-    ) -> None:
+        self, bus: Bus, operator: Operator, partition: int = 0, *, state_every_s: int = 5, batch: int = 16,
+        only: Collection[str] | None = None,
+    ) -> None:  # fmt: skip
         self.name = f"{operator.group}-{partition}"
         self._bus = bus
         self._operator = operator
         self._partition = partition
         self._every_us = state_every_s * SECOND
         self._batch = batch
+        self._only = only
         self._unsent: dict[tuple[str, int], list[bytes]] = {}
         self._flying: dict[tuple[str, int], Ticket] = {}
         self._guilty: dict[int, NDArray[np.bool_]] = {}
@@ -121,7 +124,7 @@ class StageLoop:
         self._tell(missing(self._bus, self._operator.source, self._partition, self.next_offset, found))
         blocked: RetryLater | None = None
         for record in found:
-            frame = decode(record.data)
+            frame = decode(record.data, self._only)
             try:
                 outputs = self._apply(frame, record.offset)
             except RetryLater as later:
@@ -294,4 +297,5 @@ class StageLoop:
                 at = record.offset + 1
                 if record.offset >= offset:
                     break
-                self._operator.apply(decode(record.data), record.offset, self._guilty.get(record.offset))
+                frame = decode(record.data, self._only)
+                self._operator.apply(frame, record.offset, self._guilty.get(record.offset))

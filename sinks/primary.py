@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from qingtu.contracts import Part, Together
 from qingtu.records import Frame, decode
 from qingtu.stage import missing
 from qingtu.store.contract import Ahead
@@ -64,6 +65,7 @@ class StoreStage:
         self.committed_us = 0
         self.lost = 0
         self.told = (0, "")
+        self._alone = False
         self._log = structlog.get_logger(self.name)
 
     def step(self) -> bool:
@@ -92,12 +94,16 @@ class StoreStage:
             self.next_offset = record.offset + 1
         return bool(found)
 
-    def commit_due(self) -> bool:
-        """Begin a commit when it is time, which :meth:`settle` waits for. True when it was."""
+    def commit_due(self, along: Sequence[StoreStage] = ()) -> bool:
+        """Begin a commit when it is time, which :meth:`settle` waits for, and with it what waits ``along``.
+
+        Returns:
+            True when it was.
+        """
         now = self._clock.now_us()
         age_us = now - self._since_us  # negative: the clock was set back
         if self._waiting and (self._count >= self._messages or not 0 <= age_us < self._age_us):
-            self.commit()
+            self.commit(along)
             return True
         return False
 
@@ -123,12 +129,37 @@ class StoreStage:
             return None
         return max(0.0, (self._since_us + self._age_us - self._clock.now_us()) / 1e6)
 
-    def commit(self) -> None:
-        """Begin to apply what waits. On RetryLater it goes on waiting, and the same frames are applied next time."""
+    def commit(self, along: Sequence[StoreStage] = ()) -> None:
+        """Begin to apply what waits. On RetryLater it goes on waiting, and the same frames are applied next time.
+
+        Args:
+            along: stages of other streams of the partition. What waits there goes into the same transaction if the
+                store is one for that; after a refusal once not, since one of them may be what is refused.
+        """
         self.settle()
-        if self._waiting:
-            self._saved = self._begin(self.stream, self.partition, self._waiting, self.next_offset)
+        if not self._waiting:
+            return
+        store = self._store
+        others = [stage for stage in along if stage.due_in_s() is not None]
+        if not others or self._alone or not isinstance(store, Together):
+            self._saved = self._begin(*self.part())
             self._unsaved, self._waiting, self._count = self._waiting, [], 0
+            self._alone = False
+            return
+        self._alone = True  # until it has worked
+        store.apply_together([self.part(), *(stage.part() for stage in others)])
+        self._alone = False
+        for stage in (self, *others):
+            stage.committed()
+
+    def part(self) -> Part:
+        """Return what waits."""
+        return Part(self.stream, self.partition, self._waiting, self.next_offset)
+
+    def committed(self) -> None:
+        """Note that what waited is committed."""
+        self._waiting, self._count = [], 0
+        self.committed_us = self._clock.now_us()
 
     def settle(self) -> None:
         """Wait until the commit that was begun counts.

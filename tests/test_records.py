@@ -48,6 +48,15 @@ def test_several_sections_keep_their_order() -> None:
     assert [(name, batch.num_rows) for name, batch in found.items()] == [("rows", 1), ("other", 3)]
 
 
+def test_only_the_sections_that_are_wanted_are_read() -> None:
+    """A reader that looks at one table does not unpack the others; a frame that is cut short is one all the same."""
+    data = encode(HEADER, {"rows": batch_of([message("a", b"x")]), "other": batch_of([message("b", b"y")] * 3)})
+    assert {name: batch.num_rows for name, batch in decode(data, ("other", "absent")).sections.items()} == {"other": 3}
+    assert decode(data, ()).sections == {}
+    with pytest.raises(FrameError):
+        decode(data[:-1], ("rows",))
+
+
 def test_header_is_read_without_arrow() -> None:
     """The ledger counts from headers alone."""
     assert decode_header(FRAME)["sections"][0][0] == "rows"

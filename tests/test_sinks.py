@@ -15,13 +15,13 @@ from qingtu.bus.sqlite import SqliteBus
 from qingtu.clock import DAY, SECOND, ManualClock
 from qingtu.contracts import SinkPlace, Working
 from qingtu.errors import RetryLater
-from qingtu.records import PROCESSED, encode
+from qingtu.records import ALERTS, PROCESSED, encode
 from qingtu.settings import Settings
 from qingtu.store.duckdb import DuckStore
 from sinks import SINKS
 from sinks.parquet import ParquetSink
 from sinks.primary import StoreStage
-from tests.store.build import T0, Message, Reading, frames_of, processed
+from tests.store.build import T0, Message, Reading, alert_frame, frames_of, processed
 from tests.store.model import Model
 
 if TYPE_CHECKING:
@@ -157,6 +157,42 @@ def test_what_the_store_refuses_goes_on_waiting(bench: Bench) -> None:
     assert bench.stage.behind() == 1
     assert bench.stage.step()
     assert (bench.store.count("readings"), bench.stage.behind()) == (10, 0)
+
+
+def test_what_waits_of_other_streams_is_committed_along_with_readings(bench: Bench) -> None:
+    """Though it is not due by itself; what is behind a commit that failed is behind it in all streams."""
+    alerts = StoreStage(bench.bus, bench.store, ALERTS, 0, bench.clock, commit_ms=1 << 30)
+    frame = alert_frame(0, [("a", "open", 1, "")])
+    bench.bus.append(ALERTS, 0, [encode(frame.header, frame.sections)]).result()
+    bench.append(10)
+    assert alerts.take_up()
+    assert bench.stage.take_up()
+    assert not alerts.commit_due()
+    bench.store._db.close()
+    with pytest.raises(RetryLater):
+        bench.stage.commit_due([alerts])
+    assert (bench.stage.behind(), alerts.behind()) == (1, 1)
+    assert bench.stage.commit_due([alerts])  # alone: nobody knows which of them was refused
+    assert (bench.stage.behind(), alerts.behind()) == (0, 1)
+    bench.append(10)
+    bench.stage.take_up()
+    assert bench.stage.commit_due([alerts])
+    assert (bench.stage.behind(), alerts.behind(), alerts.due_in_s()) == (0, 0, None)
+    assert (bench.store.count("readings"), bench.store.count("alerts")) == (20, 1)
+
+
+def test_what_cannot_be_stored_along_holds_readings_up_only_once(bench: Bench) -> None:
+    """Both are taken back; then readings go alone."""
+    alerts = StoreStage(bench.bus, bench.store, ALERTS, 0, bench.clock, commit_ms=1 << 30)
+    bench.bus.append(ALERTS, 0, [encode({"stream": ALERTS, "clock": T0, "origin": [0, 0]}, {})]).result()
+    alerts.take_up()
+    bench.append(10)
+    bench.stage.take_up()
+    with pytest.raises(KeyError):  # a frame without its table
+        bench.stage.commit_due([alerts])
+    assert bench.store.count("readings") == 0
+    assert bench.stage.commit_due([alerts])
+    assert (bench.store.count("readings"), bench.stage.behind(), alerts.behind()) == (10, 0, 1)
 
 
 def test_a_new_stage_goes_on_behind_what_is_committed(bench: Bench) -> None:

@@ -51,13 +51,16 @@ class _Refusal(Exception):  # noqa: N818 - an outcome, not a fault
 
 @dataclass(slots=True)
 class _Columns:
-    """Columns as they grow. One entry of ``items`` is (payload row, number of readings, time, local)."""
+    """Columns as they grow. One entry of ``items`` is (payload row, number of readings, time, local).
+
+    Of ``named`` one entry is the list of the name codes of an item's readings: the same one for items of one shape.
+    """
 
     codes: dict[str, int] = field(default_factory=dict)
     unit_codes: dict[str, int] = field(default_factory=lambda: {"": 0})
     shapes: dict[tuple[str, ...], list[int]] = field(default_factory=dict)
     items: list[tuple[int, int, int, bool]] = field(default_factory=list)
-    name: list[int] = field(default_factory=list)
+    named: list[list[int]] = field(default_factory=list)
     value: list[Any] = field(default_factory=list)
     texts: dict[str, tuple[int, bool]] = field(default_factory=dict)
     own: list[bool] = field(default_factory=list)
@@ -80,7 +83,7 @@ def decode(payloads: Sequence[bytes], devices: Sequence[str]) -> Decoded:
             if type(time) is int and _MS[0] <= time < _MS[1] and type(readings) is dict:
                 codes = shapes.get(tuple(readings))
                 if codes is not None:
-                    columns.name += codes
+                    columns.named.append(codes)
                     columns.value += readings.values()
                     columns.items.append((row, len(codes), time * 1000, False))
                     columns.own.append(True)
@@ -162,7 +165,7 @@ def _take_object(columns: _Columns, row: int, item: Any, device: str) -> bool:
         if codes is None:
             known = columns.codes
             codes = columns.shapes[keys] = [known.setdefault(key, len(known)) for key in keys]
-        columns.name += codes
+        columns.named.append(codes)
         columns.value += readings.values()
         columns.items.append((row, len(codes), at, local))
     if events:
@@ -235,20 +238,21 @@ def _finish(columns: _Columns) -> Decoded:
     items = np.fromiter(chain.from_iterable(columns.items), np.int64, 4 * len(columns.items)).reshape(-1, 4)
     counts = items[:, 1]
     row = np.repeat(items[:, 0].astype(np.int32), counts)
+    name = _names(columns.named)
     units = np.zeros(len(columns.value), np.int32)
     keep: np.ndarray[Any, Any] | None = None
     marks: np.ndarray[Any, Any] | None = None
     if _PLAIN.issuperset(map(type, columns.value)):
         value = np.array(columns.value, np.float64)  # orjson and _whole keep integers within 64 bits
     else:
-        value, keep, marks = _one_by_one(columns, row, units)
+        value, keep, marks = _one_by_one(columns, row, name, units)
     if not np.isfinite(value).all():
-        keep = _refuse_infinite(columns, row, value, keep)
+        keep = _refuse_infinite(columns, row, name, value, keep)
     out = Decoded(
         names=list(columns.codes),
         units=list(columns.unit_codes),
         row=row,
-        name=np.array(columns.name, np.int32),
+        name=name,
         unit=units,
         value=value,
         time_us=np.repeat(items[:, 2], counts),
@@ -265,7 +269,14 @@ def _finish(columns: _Columns) -> Decoded:
     return out
 
 
-def _one_by_one(columns: _Columns, rows: Any, units: Any) -> tuple[Any, Any, Any]:
+def _names(named: list[list[int]]) -> np.ndarray[Any, Any]:
+    """Return the name code of each reading."""
+    if named and named.count(named[0]) == len(named):  # usual: all have one shape
+        return np.tile(np.array(named[0], np.int32), len(named))
+    return np.fromiter(chain.from_iterable(named), np.int32)
+
+
+def _one_by_one(columns: _Columns, rows: Any, name: Any, units: Any) -> tuple[Any, Any, Any]:
     """Return values, which are not refused, and marks (None when there is none)."""
     value = np.empty(len(columns.value), np.float64)
     keep = np.ones(len(columns.value), np.bool_)
@@ -280,7 +291,7 @@ def _one_by_one(columns: _Columns, rows: Any, units: Any) -> tuple[Any, Any, Any
             units[i] = columns.unit_codes.setdefault(unit, len(columns.unit_codes))
         except _Refusal as refusal:
             keep[i], value[i] = False, np.nan
-            detail = f"{by_code[columns.name[i]][:80]}: {refusal.detail}"
+            detail = f"{by_code[name[i]][:80]}: {refusal.detail}"
             columns.refused.append((int(rows[i]), refusal.reason, detail, 1))
     return value, keep, marks
 
@@ -291,11 +302,11 @@ def _mark(given: Any) -> int:
     return mark_number(given)
 
 
-def _refuse_infinite(columns: _Columns, rows: Any, value: Any, keep: Any) -> Any:
+def _refuse_infinite(columns: _Columns, rows: Any, name: Any, value: Any, keep: Any) -> Any:
     kept = np.ones(len(value), np.bool_) if keep is None else keep
     by_code = list(columns.codes)
     for i in np.flatnonzero(np.isinf(value) & kept):
-        columns.refused.append((int(rows[i]), "not_finite", f"{by_code[columns.name[i]][:80]}: infinite", 1))
+        columns.refused.append((int(rows[i]), "not_finite", f"{by_code[name[i]][:80]}: infinite", 1))
         kept[i] = False
     return kept
 

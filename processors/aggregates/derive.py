@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from qingtu.contracts import Outputs, Store
 
 GROUP: Final = "derive"
+SECTIONS: Final = ("readings",)
+"""What it looks at of a processed frame, beside the header."""
 WINDOWS: Final = 50_000
 WINDOWS_OF_A_READING: Final = 40
 """More than the windows that one reading can touch, with all that is made of them."""
@@ -399,4 +401,4 @@ def _batch(rows: list[Row]) -> pa.RecordBatch:
     )
 
 
-__all__ = ["Derive", "Window", "ticks_needed"]
+__all__ = ["SECTIONS", "Derive", "Window", "ticks_needed"]

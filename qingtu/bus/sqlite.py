@@ -2,8 +2,9 @@
 
 ``raw.db`` holds the truth and is written with ``synchronous=FULL``: an append is kept through a power cut.
 ``derived.db`` holds the other streams and all state with ``synchronous=NORMAL``: a power cut may take its last
-transactions, never their order, and they are made again from raw. One writer thread a file commits what waits
-as a group; readers are woken. Does not guard against a second process: the data folder's lock does.
+transactions, never their order, and they are made again from raw. What waits is committed as a group: in ``raw.db``
+by a writer thread, in ``derived.db`` by whoever waits for it. Readers are woken. Does not guard against a second
+process: the data folder's lock does.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from qingtu.bus.sqlite_file import SCHEMA_VERSION, Append, File, bounds
-from qingtu.bus.ticket import Ticket
 from qingtu.contracts import Record, SavedState, StateDelta
 from qingtu.records import RAW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from qingtu.bus.ticket import Ticket
 
 _TAIL_BYTES: Final = 8 * 1024 * 1024
 
@@ -53,9 +55,9 @@ class SqliteBus:
         self._partitions = partitions
         self._news = threading.Condition()
         self._tails: dict[tuple[str, int], _Tail] = {}
-        self._raw = File(folder / "raw.db", "FULL", self, free_floor_bytes)
+        self._raw = File(folder / "raw.db", "FULL", self, free_floor_bytes, threaded=True)
         try:
-            self._derived = File(folder / "derived.db", "NORMAL", self, 0)
+            self._derived = File(folder / "derived.db", "NORMAL", self, 0, threaded=False)
         except BaseException:
             self._raw.close()
             raise
@@ -70,9 +72,10 @@ class SqliteBus:
         return frozenset(range(self._partitions))
 
     def append(self, stream: str, partition: int, frames: Sequence[bytes]) -> Ticket:
-        """Queue frames for the writer; see the contract."""
-        ticket = Ticket()
-        self._file(stream).put(Append(stream, partition, frames, ticket))
+        """Queue frames for the next commit; see the contract."""
+        file = self._file(stream)
+        ticket = file.ticket()
+        file.put(Append(stream, partition, frames, ticket))
         return ticket
 
     def read(self, stream: str, partition: int, start: int, max_frames: int = 64) -> list[Record]:
@@ -174,7 +177,7 @@ class SqliteBus:
         self._raw.close()
         self._derived.close()
 
-    # ------------------------------------------------------------------------------ used by the writer threads
+    # ------------------------------------------------------------------------------ used by those who commit
 
     def loaded(self, stream: str, partition: int, first: int, last: int) -> None:
         """Take up the bounds of a stream found in a file on open."""

@@ -1,4 +1,4 @@
-"""One SQLite file of the embedded bus and its writer thread, which commits what waits as a group.
+"""One SQLite file of the embedded bus: what waits is committed as a group, by a thread of its own or by who waits.
 
 Nothing here knows what a stream is for; :mod:`qingtu.bus.sqlite` does.
 """
@@ -61,8 +61,26 @@ class Work:
     ticket: Ticket
 
 
+class _Prompt(Ticket):
+    """A ticket whose file has no writer thread: asking for it commits what waits."""
+
+    def __init__(self, commit: Callable[[], None]) -> None:
+        super().__init__()
+        self._commit = commit
+
+    def done(self) -> bool:
+        """Return whether it is decided."""
+        self._commit()
+        return super().done()
+
+    def result(self, timeout_s: float | None = None) -> list[int]:
+        """Decide it and return the offsets; see the contract."""
+        self._commit()
+        return super().result(timeout_s)
+
+
 class Owner(Protocol):
-    """The bus, as its writer threads see it."""
+    """The bus, as those who write its files see it."""
 
     def loaded(self, stream: str, partition: int, first: int, last: int) -> None:
         """Take up the bounds of a stream found in a file on open."""
@@ -78,19 +96,22 @@ class Owner(Protocol):
 
 
 class File:
-    """One database file and its writer thread.
+    """One database file.
 
     Args:
         path: created when absent.
         synchronous: FULL or NORMAL.
         bus: is told what was found and what is committed.
         floor: bytes of free space below which frames are refused.
+        threaded: a thread of its own commits as soon as something waits, for those who must not wait for the disk.
+            Else whoever asks for a ticket commits what waits: to wake another thread costs as much as a commit that
+            does not sync.
 
     Raises:
         VersionError: written by a newer program; nothing was changed.
     """
 
-    def __init__(self, path: Path, synchronous: str, bus: Owner, floor: int) -> None:
+    def __init__(self, path: Path, synchronous: str, bus: Owner, floor: int, *, threaded: bool) -> None:
         self.path = path
         self._synchronous = synchronous
         self._bus = bus
@@ -99,6 +120,7 @@ class File:
         self._readers: deque[sqlite3.Connection] = deque()
         self._queue: deque[Append | Work] = deque()
         self._wake = threading.Condition()
+        self._writing = threading.Lock()
         self._closing = False
         self._db = self._connect()
         self._db.executescript("PRAGMA page_size=16384; PRAGMA journal_mode=WAL;")
@@ -110,8 +132,10 @@ class File:
             self._db.executescript(_TABLES + f"PRAGMA user_version={SCHEMA_VERSION};")
         for row in bounds(self._db):
             bus.loaded(*row)
-        self._thread = threading.Thread(target=self._run, name=f"bus-{path.stem}", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        if threaded:
+            self._thread = threading.Thread(target=self._run, name=f"bus-{path.stem}", daemon=True)
+            self._thread.start()
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=30)
@@ -132,18 +156,23 @@ class File:
             raise
         self._readers.append(db)
 
+    def ticket(self) -> Ticket:
+        """Return a ticket for a job that is put next."""
+        return _Prompt(self._work) if self._thread is None else Ticket()
+
     def put(self, job: Append | Work) -> None:
-        """Hand a job to the writer."""
+        """Let a job wait for the next commit."""
         with self._wake:
             if self._closing:
                 job.ticket.refuse("the bus is closed")
                 return
             self._queue.append(job)
-            self._wake.notify()
+            if self._thread is not None:
+                self._wake.notify()
 
     def run(self, do: Callable[[sqlite3.Connection], None]) -> None:
-        """Do something in the writer's transaction and wait for it."""
-        ticket = Ticket()
+        """Do something in the transaction of the next commit and wait for it."""
+        ticket = self.ticket()
         self.put(Work(do, ticket))
         ticket.result()
 
@@ -152,7 +181,9 @@ class File:
         with self._wake:
             self._closing = True
             self._wake.notify()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
+        self._work()
         for db in (*self._readers, self._db):
             db.close()
 
@@ -160,10 +191,18 @@ class File:
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._queue or self._closing)
+                if not self._queue:
+                    return
+            self._work()
+
+    def _work(self) -> None:
+        """Commit what waits. Who comes while another does it waits: its job may be among those."""
+        with self._writing:
+            with self._wake:
                 jobs = list(self._queue)
                 self._queue.clear()
-                if not jobs:
-                    return
+            if not jobs:
+                return
             try:
                 self._commit(jobs)
             except Exception as error:  # noqa: BLE001 - a writer that died would leave everybody waiting for ever

@@ -31,6 +31,7 @@ _OUTCOME_COLUMN: Final = {
     Outcome.QUARANTINED: "quarantined",
     Outcome.IGNORED: "ignored",
 }
+_STORED: Final = int(Outcome.STORED)
 Key = tuple[str, int]
 """(network, hour since 1970)."""
 
@@ -116,9 +117,13 @@ def count_manifest(frame: Frame, partition: int, changes: Changes) -> ManifestKe
     decoded = np.asarray(manifest.column("decoded")).astype(np.int64)
     refused = np.asarray(manifest.column("refused")).astype(np.int64)
     redrive = manifest.column("redrive_of")
-    again = redrive.is_valid().to_numpy(zero_copy_only=False)
     of_row = np.full(int(row.max()) + 1, -1, np.int32)
     of_row[row] = which
+    if len(keys) == 1 and redrive.null_count == len(row) and not refused.any() and (outcome == _STORED).all():  # usual
+        changes.add(keys[0], "stored", len(row))
+        changes.add(keys[0], "decoded", int(decoded.sum()))
+        return ManifestKeys(keys, of_row, {})
+    again = redrive.is_valid().to_numpy(zero_copy_only=False)
     first = ~again
     table = np.bincount(which[first] * 8 + outcome[first], minlength=8 * len(keys)).reshape(-1, 8)
     duplicate = first & (outcome == Outcome.DUPLICATE)

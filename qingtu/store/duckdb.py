@@ -16,7 +16,7 @@ import pyarrow as pa
 import structlog
 
 from qingtu.clock import DAY
-from qingtu.contracts import Applied, Progress
+from qingtu.contracts import Applied, Part, Progress
 from qingtu.errors import RetryLater, StartError, VersionError
 from qingtu.grouped import NEVER
 from qingtu.records import ALERTS, FIGURES, PROCESSED, REJECTED, Frame
@@ -129,17 +129,28 @@ class DuckStore(Queries):
 
     def apply(self, stream: str, partition: int, frames: Sequence[Frame], next_offset: int) -> Applied:
         """Apply frames and commit; see the contract."""
+        return self._commit([Part(stream, partition, frames, next_offset)])[0]
+
+    def apply_together(self, parts: Sequence[Part]) -> None:
+        """Apply several streams and commit them as one; see :class:`qingtu.contracts.Together`."""
+        self._commit(parts)
+
+    def _commit(self, parts: Sequence[Part]) -> list[Applied]:
         if not self._loaded:
             self._reload()
-        new, origin = fresh(stream, frames, self.progress(stream, partition).origin)
-        staged, changes = Staged(self._newest.copy()), Changes()
-        progress = Progress(next_offset, origin)
+        held = [fresh(part.stream, part.frames, self.progress(part.stream, part.partition).origin) for part in parts]
+        newest, changes = self._newest.copy(), Changes()
+        out: list[Applied] = []
         try:
             self._db.begin()
-            if new:
-                self._apply_by[stream](partition, new, staged, changes)
+            for part, (new, origin) in zip(parts, held, strict=True):
+                staged = Staged(newest)
+                if new:
+                    self._apply_by[part.stream](part.partition, new, staged, changes)
+                newest = staged.newest
+                out.append(Applied(len(new), staged.readings, staged.revised, staged.unchanged))
+                self._save_progress(part.stream, part.partition, Progress(part.next_offset, origin))
             self._save_books(changes)
-            self._save_progress(stream, partition, progress)
             self._db.commit()
         except duckdb.Error as error:
             self._undo()
@@ -149,13 +160,14 @@ class DuckStore(Queries):
             self._undo()
             raise
         with self._lock:
-            self._newest = staged.newest
+            self._newest = newest
             self._names.saved()
             for key, amount in changes.counts.items():
                 self._books[key] = self._books.get(key, np.zeros(len(books.COLUMNS), np.int64)) + amount
                 self._told[key] = _book(self._books[key])
-            self._progress[stream, partition] = progress
-        return Applied(len(new), staged.readings, staged.revised, staged.unchanged)
+            for part, (_, origin) in zip(parts, held, strict=True):
+                self._progress[part.stream, part.partition] = Progress(part.next_offset, origin)
+        return out
 
     def _undo(self) -> None:
         """Leave a transaction that failed. What is in memory is read again before the next one: see :meth:`_reload`."""

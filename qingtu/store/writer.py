@@ -208,7 +208,12 @@ class Writer:
 
         Quality's own revisions and re-driven rows are booked apart.
         """
-        row, cause = rows.versions.revision[which] & 0xFFFF, rows.versions.cause[which]
+        cause = rows.versions.cause[which]
+        if len(keys.keys) == 1 and not keys.redriven and not cause.any():  # usual
+            if len(which):
+                changes.add(keys.keys[0], column, len(which))
+            return
+        row = rows.versions.revision[which] & 0xFFFF
         sums = np.bincount(keys.of_row[row[cause == Cause.READING]], minlength=len(keys.keys))
         decided = cause == Cause.QUALITY_DECIDED
         again = np.bincount(keys.of_row[row[decided]], minlength=len(keys.keys))

@@ -97,6 +97,20 @@ def test_waiting_appends_are_committed_as_a_group(bus: SqliteBus) -> None:
     assert statements.count("COMMIT") == 2  # the held one's, and one for all fifty
 
 
+def test_what_waits_for_the_derived_file_is_committed_by_who_asks(bus: SqliteBus) -> None:
+    """It has no writer thread: all that waits is one commit, made by the first who asks for a ticket."""
+    statements: list[str] = []
+    bus._derived._db.set_trace_callback(statements.append)
+    threads = threading.active_count()
+    tickets = [bus.append(stream, 0, frames("a", "b")) for stream in (PROCESSED, ALERTS)]
+    assert bus.read(PROCESSED, 0, 0) == []
+    assert tickets[1].done()
+    assert [ticket.result(0) for ticket in tickets] == [[0, 1], [0, 1]]
+    assert data(bus, PROCESSED) == data(bus, ALERTS) == frames("a", "b")
+    assert statements.count("COMMIT") == 1
+    assert threading.active_count() == threads
+
+
 def test_old_frames_leave_memory_and_are_read_from_disk(bus: SqliteBus) -> None:
     """The tail is bounded in bytes; followers far behind read the file."""
     megabyte = bytes(1024 * 1024)
@@ -141,9 +155,9 @@ def test_a_job_that_fails_takes_its_group_back_and_the_writer_lives(bus: SqliteB
 def test_a_closed_bus_refuses_and_kept_what_waited(tmp_path: Path) -> None:
     """Close writes what was queued; later appends are refused, not lost in silence."""
     bus = SqliteBus(tmp_path, free_floor_bytes=0)
-    tickets = [bus.append(RAW, 0, frames(str(n))) for n in range(20)]
+    tickets = [bus.append(stream, 0, frames(str(n))) for n in range(20) for stream in (RAW, PROCESSED)]
     bus.close()
-    assert [ticket.result(0) for ticket in tickets] == [[n] for n in range(20)]
+    assert [ticket.result(0) for ticket in tickets] == [[n] for n in range(20) for _ in range(2)]
     with pytest.raises(RetryLater, match="closed"):
         bus.append(RAW, 0, frames("late")).result(0)
     bus.close()  # twice does no harm
