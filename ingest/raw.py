@@ -82,7 +82,8 @@ class RawBuilder:
         if self.rows:
             messages, counts = _messages(self.rows, self.gateway)
             if first is None:
-                return _encode(messages, self.gateway, catalogue, clock_us, counts)
+                payloads = sum([len(row[1]) for row in self.rows])
+                return _encode(messages, self.gateway, catalogue, clock_us, counts, payloads)
             batches.append(messages)
         return raw_frame(batches, gateway=self.gateway, catalogue=catalogue, clock_us=clock_us)
 
@@ -214,7 +215,12 @@ def _own_row(kind: Kind, time_us: int, payload: bytes, gateway: str) -> pa.Recor
 
 
 def _encode(
-    batch: pa.RecordBatch, gateway: str, catalogue: str | None, clock_us: int, counts: list[list[Any]]
+    batch: pa.RecordBatch,
+    gateway: str,
+    catalogue: str | None,
+    clock_us: int,
+    counts: list[list[Any]],
+    payloads: int = 0,
 ) -> bytes:
     header = {
         "stream": records.RAW,
@@ -224,7 +230,7 @@ def _encode(
         "gateway": gateway,
         "counts": counts,
     }
-    return records.encode(header, {"rows": batch})
+    return records.encode(header, {"rows": batch}, payloads)
 
 
 def _counts_of(batch: pa.RecordBatch) -> list[list[Any]]:

@@ -288,12 +288,13 @@ class Frame:
         return self.sections.get(section)
 
 
-def encode(header: Mapping[str, Any], sections: Mapping[str, pa.RecordBatch]) -> bytes:
+def encode(header: Mapping[str, Any], sections: Mapping[str, pa.RecordBatch], texts: int = 0) -> bytes:
     """Write a frame.
 
     Args:
         header: must hold ``stream`` and ``clock``; ``v`` and ``sections`` are set here.
         sections: batches whose schemas are those of :data:`SECTIONS`; ``rows`` has at most :data:`MAX_ROWS`.
+        texts: bytes that each section has at least in columns of texts, where that is known.
 
     Raises:
         ValueError: more raw rows than positions can tell apart.
@@ -306,7 +307,7 @@ def encode(header: Mapping[str, Any], sections: Mapping[str, pa.RecordBatch]) ->
         if name == "rows" and batch.num_rows > MAX_ROWS:
             raise ValueError(f"a frame holds at most {MAX_ROWS} raw rows, this has {batch.num_rows}")
         sink = pa.BufferOutputStream()
-        options = _PACKED if _is_large(name, batch) else _AS_IS
+        options = _PACKED if _is_large(name, batch, texts) else _AS_IS
         with pa.RecordBatchStreamWriter(sink, batch.schema, options=options) as writer:
             writer.write_batch(batch)
         body = sink.getvalue().to_pybytes()
@@ -316,9 +317,9 @@ def encode(header: Mapping[str, Any], sections: Mapping[str, pa.RecordBatch]) ->
     return b"".join((_HEAD.pack(_MAGIC, len(head)), head, *parts))
 
 
-def _is_large(section: str, batch: pa.RecordBatch) -> bool:
+def _is_large(section: str, batch: pa.RecordBatch, texts: int) -> bool:
     """Say whether a batch is so large that it is packed; Arrow takes as long to say its exact size as to write it."""
-    if batch.num_rows * _ROW_BYTES.get(section, 0) > _SMALL:  # usual, and Arrow need not be asked
+    if batch.num_rows * _ROW_BYTES.get(section, 0) + texts > _SMALL:  # usual, and Arrow need not be asked
         return True
     return batch.get_total_buffer_size() > _SMALL and bool(batch.nbytes > _SMALL)
 
