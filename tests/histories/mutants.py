@@ -281,7 +281,8 @@ def _origin_unchecked() -> list[tuple[Any, str, Any]]:
 
 
 def _batch_dropped() -> list[tuple[Any, str, Any]]:
-    def commit(self: Any) -> None:
+    def commit(self: Any, along: Sequence[Any] = ()) -> None:
+        del along
         waiting, self._waiting, self._count = self._waiting, [], 0
         if waiting:
             self._store.apply(self.stream, self.partition, waiting, self.next_offset)
