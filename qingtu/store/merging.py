@@ -1,7 +1,8 @@
 """What a sequence of rows makes of each key that is stored already, worked out in memory. Knows no database.
 
-The greatest revision of a key wins, what is the same changes nothing, and a late verdict of quality counts only while
-the value that it judged still stands (docs/records.md, table of effects).
+The greatest revision of a key wins, what is the same changes nothing, a late verdict of quality counts only while the
+value that it judged still stands, and a person's word stands when the same value comes once more (docs/records.md,
+table of effects).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from qingtu.records import is_verdict
+from qingtu.records import OVERRIDDEN, is_verdict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,7 +103,9 @@ def _wins(versions: Versions, before: NDArray[np.int64], after: NDArray[np.int64
     decided = is_verdict(new.cause)
     # A verdict about a reading that is gone (expired) does not bring it back. It may have the revision of its value.
     verdict = held & same_value & (old.revision <= new.revision)
-    reading = ~held | (old.revision < new.revision)
+    # What a person said of a value is not taken back by the same value, sent or driven again.
+    said = held & same_value & (old.tests & OVERRIDDEN != 0) & (new.tests & OVERRIDDEN == 0)
+    reading = ~held | ((old.revision < new.revision) & ~said)
     wins: NDArray[np.bool_] = np.where(decided, verdict, reading) & ~(held & same)
     return wins
 
@@ -128,7 +131,10 @@ def _one_by_one(which: NDArray[np.int64], key: NDArray[np.int64], versions: Vers
         if verdict:
             newer = content[old][0] == content[new][0] and revision[old] <= revision[new]
         else:
-            newer = revision[old] < revision[new]
+            said = (
+                content[old][0] == content[new][0] and content[old][2] & OVERRIDDEN and not content[new][2] & OVERRIDDEN
+            )
+            newer = revision[old] < revision[new] and not said
         if newer and content[old] != content[new]:
             out.state[row], out.replaced[row], now[k] = REVISED, old, new
     out.now[list(now)] = list(now.values())

@@ -17,7 +17,19 @@ import pyarrow as pa
 
 from qingtu.contracts import Applied, FigureQuery, Progress, ReadingQuery, Store
 from qingtu.errors import QingtuError
-from qingtu.records import ALERTS, FIGURES, PROCESSED, RAW_ROWS, VERDICTS, Cause, Frame, Outcome, codes_of, times_of
+from qingtu.records import (
+    ALERTS,
+    FIGURES,
+    OVERRIDDEN,
+    PROCESSED,
+    RAW_ROWS,
+    VERDICTS,
+    Cause,
+    Frame,
+    Outcome,
+    codes_of,
+    times_of,
+)  # fmt: skip
 from qingtu.store import books
 
 if TYPE_CHECKING:
@@ -189,7 +201,8 @@ class ModelStore:
             return 0
         old = chain[-1]
         judged = old.value == new.value and old.revision <= new.revision
-        if not (judged if verdict else old.revision < new.revision) or old[:3] == new[:3]:
+        said = old.value == new.value and old.tests & OVERRIDDEN and not new.tests & OVERRIDDEN
+        if not (judged if verdict else old.revision < new.revision and not said) or old[:3] == new[:3]:
             return 2
         chain.append(new)
         return 1

@@ -235,6 +235,21 @@ class StoreSuite:
         assert sum(b["reflagged"] for b in store.ledger()[0].values()) == 0
         store.close()
 
+    def test_what_a_person_said_stands_when_the_same_value_comes_again(self, open_store: OpenStore) -> None:
+        """Sent or driven again, alone or with others of its key; another value ends it."""
+        store = open_store()
+        bit = OVERRIDDEN
+        store.apply(PROCESSED, 0, [processed(0, [Message((Reading(0, 1, 9.0), Reading(0, 2, 1.0)))])], 1)
+        words = (Reading(0, 1, 9.0, 4, bit, Cause.OVERRIDE), Reading(0, 2, 1.0, 3, bit, Cause.OVERRIDE))
+        store.apply(PROCESSED, 0, [processed(1, [Message(words)])], 2)
+        again = [Message((Reading(0, 1, 9.0),)), Message((Reading(0, 2, 1.0),)), Message((Reading(0, 2, 1.0, 3, 1),))]
+        store.apply(PROCESSED, 0, [processed(2, again)], 3)
+        assert [(row[2], row[3], row[4]) for row in stored(store)] == [(9.0, 4, bit), (1.0, 3, bit)]
+        assert sum(b["r_repeated"] for b in store.ledger()[0].values()) == 3
+        store.apply(PROCESSED, 0, [processed(3, [Message((Reading(0, 2, 1.5),)), Message((Reading(0, 2, 1.0),))])], 4)
+        assert [(row[2], row[3], row[4]) for row in stored(store)] == [(9.0, 4, bit), (1.0, 1, 0)]
+        store.close()
+
     def test_outcomes_are_counted_by_network_and_hour(self, open_store: OpenStore) -> None:
         """Each message in exactly one; readings of duplicates and refused ones have their own columns."""
         store = open_store()
