@@ -21,7 +21,7 @@ from qingtu.app import Options, Service
 from qingtu.clock import DAY, HOUR, MINUTE, SECOND, ManualClock, SystemClock
 from qingtu.errors import ConfigError, NotFound, RetryLater, StartError
 from qingtu.folder import DataFolder
-from qingtu.records import ALERTS, FIGURES, PROCESSED, RAW, Kind, decode
+from qingtu.records import ALERTS, FIGURES, PROCESSED, RAW, Kind, decode, encode
 from qingtu.settings import load_settings
 from qingtu.store.duckdb import DuckStore
 from qingtu.worker import Worker
@@ -122,8 +122,8 @@ def commands(service: Service) -> list[str]:
     return [orjson.loads(row["payload"])["name"] for row in rows if row["kind"] == Kind.COMMAND]
 
 
-def test_what_is_no_reading_is_committed_right_behind_readings(scene: Scene) -> None:
-    """Else it would be in the way of those that come next, at even distances; when none come, it waits no longer."""
+def test_alerts_are_committed_with_readings_or_in_a_lull(scene: Scene) -> None:
+    """Else they would be in the way of readings, which come at even distances; when none come, they wait no longer."""
     clock = ManualClock(T0)
     service = scene.service(clock)
     service.configure()
@@ -133,30 +133,24 @@ def test_what_is_no_reading_is_committed_right_behind_readings(scene: Scene) -> 
     _to_end(service._step_stores)
     alerts = next(stage for stage in service.stores if stage.stream == ALERTS)
 
-    def behind() -> tuple[int, int]:
-        return service.stores[0].behind(), alerts.behind()
-
     def step(seconds: float) -> tuple[int, int]:
         clock.advance(round(seconds * SECOND))
         service._step_stores()
-        return behind()
+        return service.stores[0].behind(), alerts.behind()
 
     send(service, "a", body(service, 0, pm25=300))  # raises an alert
     _to_end(service.process.step)
     service._lull_at = math.inf
     assert step(0) == (1, 1)  # taken up
-    assert step(0.01) == (0, 1)  # readings are due, alerts are not
+    assert step(0.01) == (0, 0)  # readings are due, and what waits of alerts goes along
+    frame = decode(service.bus.read(ALERTS, 0, 0)[-1].data)
+    alone = encode({**frame.header, "origin": [0, 1 << 20]}, frame.sections)
+    service.bus.append(ALERTS, 0, [alone]).result()
     service._lull_at = math.inf
+    assert step(0) == (0, 1)
     assert step(10) == (0, 1)  # due, and readings may come any moment
-    send(service, "a", body(service, 1, pm25=30))
-    _to_end(service.process.step)
-    assert step(0)[0] == 1
-    assert step(0.01) == (0, 0)
-    send(service, "a", body(service, 2, pm25=300))
-    _to_end(service.process.step)
-    step(0.01)
     service._lull_at = 0.0  # none came for a while
-    assert step(10) == (0, 0)
+    assert step(0) == (0, 0)
     scene.stop(service)
 
 
