@@ -284,7 +284,7 @@ class Service:
 
     def _finish(self) -> None:
         try:
-            with self._between(_WORKER_S):
+            with self._between(_WORKER_S, self.workers):
                 self.process.save()
                 self.derive.save()
                 self._settle()
@@ -294,28 +294,27 @@ class Service:
             _LOG.warning("stopped_behind", reason=str(later), next=_NEXT)
 
     @contextmanager
-    def _between(self, timeout_s: float) -> Iterator[None]:
-        """Hold all workers between two steps.
+    def _between(self, timeout_s: float, workers: Sequence[Worker]) -> Iterator[None]:
+        """Hold workers between two steps.
 
         Raises:
             RetryLater: one is within a step, and stays there.
         """
         deadline = time.monotonic() + timeout_s
         with ExitStack() as held:
-            for worker in self.workers:
-                if not worker.between.acquire(timeout=max(0.0, deadline - time.monotonic())):
-                    raise RetryLater(
-                        f"{worker.name} waits within a step: {worker.problem or 'the bus does not answer'}"
-                    )
-                held.callback(worker.between.release)
+            for worker in workers:
+                held.enter_context(worker.between(deadline - time.monotonic()))
             yield
 
     def _settle(self) -> None:
-        """Store all that stands on the bus; nobody else may step the stores meanwhile."""
-        for stage in self.stores:
-            while stage.behind():
+        """Store all that stands on the bus now; nobody else may step the stores meanwhile."""
+        for stage, missing in [(stage, stage.behind()) for stage in self.stores]:
+            # What comes meanwhile is not waited for: it may come faster than this ends.
+            end = stage.committed_offset() + missing
+            while stage.committed_offset() < end:
                 stage.hurry()
-                stage.step()
+                if not stage.step() and stage.next_offset >= end:
+                    break  # the last of them expired before they were read
         if self._describing is not None:
             self._describing.catch_up(now=True)
 
@@ -346,7 +345,7 @@ class Service:
     def _drained(self, timeout_s: float) -> bool:
         """Return whether everything on raw, in the partitions that are worked on here, is stored."""
         try:
-            with self._between(timeout_s):
+            with self._between(timeout_s, self.workers):
                 # Between steps: within one, frames are read already that were not sent on yet.
                 read = {p: stage.next_offset for p, stage in self.process.stages.items()}
                 done = all(at >= self.bus.end(RAW, p) for p, at in read.items())
@@ -599,10 +598,17 @@ class Service:
         raise NotFound(f"raw row {position} is older than what raw still holds ({self.settings.bus.raw_keep_h} h)")
 
     def audit(self) -> dict[str, Any]:
-        """Recount everything; see :func:`qingtu.ledger.audit`. Processing and storing wait meanwhile."""
-        with self._between(_AUDIT_S):
+        """Recount everything; see :func:`qingtu.ledger.audit`. Storing waits meanwhile, nothing else does.
+
+        Raises:
+            QingtuError: this process has no ledger.
+            RetryLater: storing is within a step that takes long.
+        """
+        ledger = self.ledger
+        storing = [worker for worker in self.workers if worker.name == "store"]
+        with self._between(_AUDIT_S, storing):
             self._settle()
-            return audit(self.bus, self.store, self.ledger)
+            return audit(self.bus, self.store, ledger)
 
     def problems(self) -> list[dict[str, str]]:
         """Return what is wrong now, each with key, zh and en; empty when all is well."""

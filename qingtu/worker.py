@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -11,7 +13,7 @@ import structlog
 from qingtu.errors import RetryLater
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _IDLE_S: Final = 0.5
 _BACKOFF_MAX_S: Final = 15.0
@@ -31,7 +33,6 @@ class Worker:
 
     Attributes:
         problem: what is wrong now, "" when nothing is.
-        between: held during each step; who takes it sees what the stage works on between two steps.
     """
 
     def __init__(self, name: str, step: Callable[[], bool], wait: Callable[[float], None]) -> None:
@@ -40,7 +41,8 @@ class Worker:
         self._wait = wait
         self._stop = threading.Event()
         self.problem = ""
-        self.between = threading.Lock()
+        self._gate = threading.Lock()
+        self._stepping = threading.Lock()
         self.idle = threading.Event()
         self._log = structlog.get_logger(name)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -55,6 +57,20 @@ class Worker:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
+    @contextmanager
+    def between(self, timeout_s: float) -> Iterator[None]:
+        """Hold the thread between two steps.
+
+        Raises:
+            RetryLater: it is within a step for all that time.
+        """
+        deadline = time.monotonic() + timeout_s
+        with _taken(self._gate, timeout_s) as first, _taken(self._stepping, deadline - time.monotonic()) as second:
+            if not (first and second):
+                reason = self.problem or "there is much to do, or a server does not answer"
+                raise RetryLater(f"{self.name} is within a step for {timeout_s:.0f} s: {reason}")
+            yield
+
     def running(self) -> bool:
         """Return whether the thread has not ended yet."""
         return self._thread.is_alive()
@@ -63,7 +79,9 @@ class Worker:
         pause = 0.1
         while not self._stop.is_set():
             try:
-                with self.between:
+                with self._gate:  # who waits for us to be between two steps has it, and comes first
+                    pass
+                with self._stepping:
                     busy = self._step()
                 self.problem, pause = "", 0.1
                 if busy:
@@ -87,3 +105,14 @@ class Worker:
                     "stage_failed", next="tried again in 5 s; the bus holds what it works on", exc_info=True
                 )
                 self._stop.wait(_AFTER_ERROR_S)
+
+
+@contextmanager
+def _taken(lock: threading.Lock, timeout_s: float) -> Iterator[bool]:
+    """Hold a lock; whether it could be taken in time is what this gives."""
+    taken = lock.acquire(timeout=max(0.0, timeout_s))
+    try:
+        yield taken
+    finally:
+        if taken:
+            lock.release()

@@ -185,10 +185,13 @@ class StoreStage:
         self._store.apply(stream, partition, frames, next_offset)
         return _nothing
 
+    def committed_offset(self) -> int:
+        """Return the offset of the first frame that is not committed."""
+        return self._store.progress(self.stream, self.partition).next_offset
+
     def behind(self) -> int:
         """Return how many frames of the stream are not committed."""
-        done = self._store.progress(self.stream, self.partition).next_offset
-        return max(0, self._bus.end(self.stream, self.partition) - done)
+        return max(0, self._bus.end(self.stream, self.partition) - self.committed_offset())
 
 
 def _messages(frame: Frame) -> int:

@@ -474,7 +474,7 @@ def test_a_stop_does_not_wait_for_a_step_that_never_ends(scene: Scene) -> None:
     held = threading.Event()
 
     def hold() -> None:
-        with service.workers[0].between:
+        with service.workers[0].between(60):
             held.set()
             released.wait(60)
 
@@ -487,6 +487,19 @@ def test_a_stop_does_not_wait_for_a_step_that_never_ends(scene: Scene) -> None:
     released.set()
     assert time.monotonic() - began < 45
     assert "stopped_behind" in {line["event"] for line in logs}
+
+
+def test_an_audit_does_not_wait_for_figures(scene: Scene) -> None:
+    """An evaluation of much that came late takes as long as it takes: it changes nothing of what is recounted."""
+    service = scene.service()
+    service.start()
+    send(service, "a", body(service, 1, pm25=1))
+    assert service.drain(20)
+    (derive,) = [worker for worker in service.workers if worker.name == "derive"]
+    with derive.between(20):
+        audit = service.audit()
+    assert audit["agrees"]
+    assert audit["ledger"]["messages"]["stored"] == 1
 
 
 def test_an_outage_shows_before_its_budget_is_used_up(scene: Scene) -> None:
