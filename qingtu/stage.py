@@ -85,7 +85,7 @@ class StageLoop:
         self._batch = batch
         self._only = only
         self._unsent: dict[tuple[str, int], list[bytes]] = {}
-        self._flying: dict[tuple[str, int], Ticket] = {}
+        self._flying: dict[tuple[str, int], tuple[Ticket, int]] = {}
         self._guilty: dict[int, NDArray[np.bool_]] = {}
         self._kept = _NOTHING
         self._spoiled = self._fresh = False
@@ -114,12 +114,15 @@ class StageLoop:
     def advance(self) -> bool:
         """Do the same, but leave what was emitted under way: :meth:`settle` waits for it, or the next call does.
 
-        So the bus works for one partition while the next one is applied. Saving is left to :meth:`save_when_due`.
+        The next call applies its frames before it waits, so the bus works meanwhile; nothing overtakes what was emitted
+        before. Saving is left to :meth:`save_when_due`.
 
         Raises:
             RetryLater: as :meth:`step`; the same is tried by the next call.
         """
-        self._emit()  # what was refused before comes before anything new
+        self._fresh = False
+        if any(len(frames) > self._under_way(place) for place, frames in self._unsent.items()):
+            self._emit()  # what was refused before comes before anything new
         found = self._bus.read(self._operator.source, self._partition, self.next_offset, self._batch)
         self._tell(missing(self._bus, self._operator.source, self._partition, self.next_offset, found))
         blocked: RetryLater | None = None
@@ -135,8 +138,10 @@ class StageLoop:
                 self._unsent.setdefault(place, []).append(data)
             self.next_offset = record.offset + 1
             self.clock_us = max(self.clock_us, frame.clock_us)
-        self._send()
         self._fresh = bool(found)
+        if found:
+            self.settle()
+            self._send()
         if blocked is not None:
             raise blocked
         return bool(found)
@@ -192,8 +197,13 @@ class StageLoop:
         return False
 
     def _send(self) -> None:
-        """Emit what waits: all streams at once, so that the bus can commit them as one group."""
-        self._flying = {place: self._bus.append(*place, frames) for place, frames in self._unsent.items()}
+        """Emit what waits: all streams at once, so that the bus can commit them as one group. Nothing is under way."""
+        self._flying = {
+            place: (self._bus.append(*place, frames.copy()), len(frames)) for place, frames in self._unsent.items()
+        }
+
+    def _under_way(self, place: tuple[str, int]) -> int:
+        return self._flying[place][1] if place in self._flying else 0
 
     def settle(self) -> None:
         """Wait until what was emitted is durable.
@@ -202,16 +212,27 @@ class StageLoop:
             RetryLater: some was refused; it is emitted again before anything new is.
         """
         refused: RetryLater | None = None
-        for place, ticket in list(self._flying.items()):
+        for place, (ticket, count) in list(self._flying.items()):
             try:
                 ticket.result()
             except RetryLater as later:
                 refused = later
             else:
-                del self._unsent[place]
+                del self._unsent[place][:count]
+                if not self._unsent[place]:
+                    del self._unsent[place]
             del self._flying[place]  # not when the bus has never said what became of it: that is waited for again
         if refused is not None:
             raise refused
+
+    def settle_idle(self) -> None:
+        """Do the same if no frames came with the last call of :meth:`advance`; else the next one waits.
+
+        Raises:
+            RetryLater: as :meth:`settle`.
+        """
+        if not self._fresh:
+            self.settle()
 
     def _apply(self, frame: Frame, offset: int) -> Outputs:
         if not self._spoiled:

@@ -110,6 +110,7 @@ def test_one_that_refuses_holds_none_up(bus: Shared) -> None:
     with pytest.raises(RetryLater):
         made.take_up()
     assert made.step()
+    assert not made.step()
     assert [sums(bus, partition) for partition in range(3)] == [[1], [], [1]]
     assert made.turns.problems == {"partitions": "its state cannot be had"}
     refused.clear()
@@ -175,6 +176,7 @@ def test_who_sits_out_is_not_woken_by_what_waits_for_it(bus: Shared) -> None:
     put(bus, 2, 7)
     made.wait(0.1)
     assert made.step()
+    assert not made.step()
     assert sums(bus, 2) == [7]
 
 

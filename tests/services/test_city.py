@@ -67,7 +67,11 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         apart = {
             "gateway": {"QINGTU_MQTT__PORT": str(proxies["broker"].port), servers: f"127.0.0.1:{told_raw}"},
             "process0": {servers: f"127.0.0.1:{told_bus}"},
-            "map": {"QINGTU_INFLUX__URL": f"http://127.0.0.1:{proxies['store'].port}"},
+            "map": {
+                "QINGTU_INFLUX__URL": f"http://127.0.0.1:{proxies['store'].port}",
+                # All of it stands in one window of ten minutes, whose figures made anew each second would be the load.
+                "QINGTU_FIGURES__GRACE_S": "7200",
+            },
         }
         city = City(folder / "city", kafka, mosquitto, "faults", influx=influx, apart=apart)
         held.callback(city.end)
@@ -185,7 +189,7 @@ class _Load:
 
 
 def _new_times(scene: Scene, count: int) -> int:
-    """Return where times begin that no message had yet, in ms; within the hour, so that no figure is due meanwhile."""
+    """Return where times begin that no message had yet, in ms; within the hour, of which no figure is due yet."""
     start_ms = int(time.time()) // 3600 * 3_600_000 + scene.steps * _STEP_MS
     scene.steps += -(-count // STATIONS)
     return start_ms
