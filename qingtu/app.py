@@ -7,7 +7,6 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -35,27 +34,23 @@ from qingtu.metrics import Metrics
 from qingtu.orders import Orders
 from qingtu.outage import Outage
 from qingtu.partitions import partition_of
-from qingtu.records import ALERTS, FIGURES, PROCESSED, RAW, REJECTED, decode
+from qingtu.records import PROCESSED, RAW, decode
 from qingtu.stage import StageLoop
 from qingtu.store import open_store
 from qingtu.store.contract import Describing
-from qingtu.turns import Turns
 from qingtu.worker import Worker
-from sinks.primary import StoreStage
+from sinks.stores import MOMENT_S, STORED, Stores, pause
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from ingest.brokers import Broker
     from qingtu.settings import Settings
     from qingtu.store.contract import PrimaryStore
+    from qingtu.turns import Turns
+    from sinks.primary import StoreStage
 
 _LOG = structlog.get_logger("qingtu")
-_SELDOM_MS: Final = 500
-"""What is no reading waits at least so long for its commit, which costs the readings behind it as much as their own."""
-_LULL_S: Final = 0.25
-"""Without a commit of readings for so long, what is no reading need not wait to come right behind one."""
-_STORED: Final = (PROCESSED, ALERTS, REJECTED, FIGURES)
 STAGES: Final = ("gateway", "process", "store", "derive", "web")
 """Parts that a process can have."""
 _WORKER_S: Final = 10.0
@@ -63,9 +58,6 @@ _FINISH_S: Final = 30.0
 _AUDIT_S: Final = 30.0
 _NEXT: Final = "nothing is lost: what is left is done at the next start"
 _SINKS_S: Final = 5.0
-_OFTEN_S: Final = 0.05
-"""Streams of the store are looked at no more often than this."""
-_MOMENT_S: Final = 0.02
 """So long a stop waits for sinks to take what is left; they take the rest after the next start."""
 
 
@@ -169,15 +161,22 @@ class Service:
             raise QingtuError(f"a process with {', '.join(sorted(self.options.stages))} has no ledger")
         return self._ledger
 
+    @property
+    def stores(self) -> list[StoreStage]:
+        """The stages of the store, which are none where it is elsewhere."""
+        return [] if self.storing is None else self.storing.stages
+
+    @property
+    def turns(self) -> list[Turns]:
+        """What knows of the stages here which cannot go on, and why."""
+        return [self.process.turns, self.derive.turns, *([self.storing.turns] if self.storing is not None else ())]
+
     def _build(self) -> None:
         s, bus, has = self.settings, self.bus, self.options.stages
         self.process = Lanes(bus, "process", RAW, self._process)
         self.derive = Lanes(bus, "derive", PROCESSED, self._derive)
-        # Readings before all else: they are what people wait for.
-        stored = [(p, stream) for stream in _STORED for p in range(bus.partitions)] if "store" in has else []
-        self.stores = [self._store_stage(stream, p) for p, stream in stored]
-        self.turns = Turns()
-        self._lull_at = 0.0
+        self._hurry = threading.Event()
+        self.storing = self._stores() if "store" in has else None
         for lanes in [lanes for name, lanes in (("process", self.process), ("derive", self.derive)) if name in has]:
             try:
                 lanes.take_up()
@@ -185,16 +184,16 @@ class Service:
                 _LOG.info("not_taken_up_yet", stage=lanes.stream, reason=str(later), next="tried again at each step")
         workers = {
             "process": Worker("process", self.process.step, self.process.wait),
-            "store": Worker("store", self._step_stores, self._await_stores),
             "derive": Worker("derive", self.derive.step, self._await_ticks),
         }
-        self.workers = [worker for name, worker in workers.items() if name in has]
+        if self.storing is not None:
+            workers["store"] = Worker("store", self.storing.step, self.storing.wait)
+        self.workers = [workers[name] for name in ("process", "store", "derive") if name in has]
         self._keeping: Housekeeping | None = None
         self._described = ""
         self._describing: Describing | None = self._store if isinstance(self._store, Describing) else None
         place = SinkPlace(s.data, s, bus, self.clock, self.folder.catalogue)
         self.followers = Followers(s.sinks if "store" in has else (), place)
-        self._hurry = threading.Event()
         self._ticking = threading.Event()
         self.ticker = Worker("ticks", self._step_tick, lambda _: self._await_tick())
         # Not the ticker: a store that hangs while it is asked must not stop the clock.
@@ -212,12 +211,15 @@ class Service:
         every_s = self.settings.process.state_every_s
         return StageLoop(self.bus, operator, partition, state_every_s=every_s, only=SECTIONS)
 
-    def _store_stage(self, stream: str, partition: int) -> StoreStage:
+    def _stores(self) -> Stores:
         s = self.settings.store
-        return StoreStage(
-            self.bus, self.store, stream, partition, self.clock,
-            commit_ms=s.commit_ms if stream == PROCESSED else max(s.commit_ms, _SELDOM_MS),
-            commit_messages=s.commit_messages,
+        beside = [
+            ("catalogue", self._follow), ("stations", self._describe), ("others", self._tell),
+            ("housekeeping", self._housekeep),
+        ]  # fmt: skip
+        return Stores(
+            self.bus, self.store, self.clock,
+            commit_ms=s.commit_ms, commit_messages=s.commit_messages, hurry=self._hurry, beside=beside,
         )  # fmt: skip
 
     def _saved_offset(self, stream: str, partition: int) -> int:
@@ -307,14 +309,9 @@ class Service:
             yield
 
     def _settle(self) -> None:
-        """Store all that stands on the bus now; nobody else may step the stores meanwhile."""
-        for stage, missing in [(stage, stage.behind()) for stage in self.stores]:
-            # What comes meanwhile is not waited for: it may come faster than this ends.
-            end = stage.committed_offset() + missing
-            while stage.committed_offset() < end:
-                stage.hurry()
-                if not stage.step() and stage.next_offset >= end:
-                    break  # the last of them expired before they were read
+        """Store all that stands on the bus now, and tell others; nobody else may step the stores meanwhile."""
+        if self.storing is not None:
+            self.storing.settle()
         if self._describing is not None:
             self._describing.catch_up(now=True)
 
@@ -337,9 +334,9 @@ class Service:
         while time.monotonic() < deadline:
             if self._drained(deadline - time.monotonic()):
                 return True
-            for stage in self.stores:
-                stage.hurry()
-            threading.Event().wait(_MOMENT_S)
+            if self.storing is not None:
+                self.storing.hurry()
+            threading.Event().wait(MOMENT_S)
         return False
 
     def _drained(self, timeout_s: float) -> bool:
@@ -349,7 +346,7 @@ class Service:
                 # Between steps: within one, frames are read already that were not sent on yet.
                 read = {p: stage.next_offset for p, stage in self.process.stages.items()}
                 done = all(at >= self.bus.end(RAW, p) for p, at in read.items())
-                done = done and not any(stage.behind() for stage in self.stores)
+                done = done and not (self.storing is not None and self.storing.behind())
         except RetryLater:
             return False
         return done and (
@@ -358,45 +355,10 @@ class Service:
 
     # ----------------------------------------------------------------------------------------------- inside loops
 
-    def _step_stores(self) -> bool:
-        return self.turns.take(self._work_of_stores())
-
-    def _work_of_stores(self) -> Iterator[tuple[str, Callable[[], bool]]]:
-        """Yield what there is to do, one by one; what is no reading comes right behind a commit of readings.
-
-        Anywhere else it would be in the way of the readings that come next, since they come at even distances.
-        """
-        # All take up before any commits: what waits for the commits of others ages meanwhile, and is due then.
-        yield from [(f"{stage.name} reads", stage.take_up) for stage in self.stores]
-        yield from [(s.name, partial(self._commit_readings, s)) for s in self.stores if s.stream == PROCESSED]
-        lull = time.monotonic() >= self._lull_at or self._hurry.is_set()
-        if lull:
-            yield from [(stage.name, stage.commit_due) for stage in self.stores if stage.stream != PROCESSED]
-        # The next rows are written while the bus takes what belongs to those before.
-        yield from [(stage.name, partial(_settled, stage)) for stage in self.stores]
-        if not lull:
-            return
-        yield "catalogue", self._follow
-        yield "stations", self._describe
-        yield "others", self._tell
-        yield "housekeeping", self._housekeep
-        self._lull_at = time.monotonic() + _LULL_S
-
-    def _commit_readings(self, stage: StoreStage) -> bool:
-        committed = stage.commit_due(self._along(stage))
-        if committed:
-            self._lull_at = 0.0
-        return committed
-
-    def _along(self, stage: StoreStage) -> list[StoreStage]:
-        """Return the stages whose frames may be committed with the readings of a partition: not those that sit out."""
-        others = [one for one in self.stores if one.partition == stage.partition and one is not stage]
-        return [one for one in others if not self.turns.sits_out(one.name)]
-
     def _follow(self) -> bool:
         """Show the catalogue that holds: where the gateways are other processes, they say which one it is."""
         if "gateway" not in self.options.stages:
-            _, version = max((stage.told for stage in self.stores), default=(0, ""))
+            _, version = self.storing.told if self.storing is not None else (0, "")
             if version and version != self.catalogue.version:
                 self._use(self._in_force(version))
         return False
@@ -426,43 +388,12 @@ class Service:
                 self._saved_offset,
                 self.started_us,
             )
-        self._keeping.step(_STORED)
+        self._keeping.step(STORED)
         return False
-
-    def _await_stores(self, seconds: float) -> None:
-        """Sleep until a commit is due.
-
-        Frames are looked at a few times a commit, not one by one: waking is dear. Where commits are to come sooner than
-        that is worth, what comes first wakes us, and the rest has until its commit to come.
-        """
-        waiting = [stage for stage in self.stores if stage.due_in_s() is not None]
-        # What sits out is due all the time: going by it would be going round without a pause.
-        lull_s = self._lull_at - time.monotonic()
-        due = [
-            d if stage.stream == PROCESSED else max(d, lull_s)
-            for stage in waiting
-            if not self.turns.sits_out(stage.name) and (d := stage.due_in_s()) is not None
-        ]
-        look_s = self.settings.store.commit_ms / 4000
-        if look_s >= _OFTEN_S or self._hurry.is_set() or any(stage.stream == PROCESSED for stage in waiting):
-            self._pause(min([seconds, max(look_s, _OFTEN_S), *due]))
-        else:
-            seen = [0] * self.bus.partitions
-            for stage in self.stores:
-                if stage.stream == PROCESSED:
-                    seen[stage.partition] = stage.next_offset
-            self.bus.wait(PROCESSED, seen, min([seconds, _OFTEN_S, *due]))
 
     def _await_ticks(self, seconds: float) -> None:
         """Sleep: derive has work at ticks only, and looks at what came in between then."""
-        self._pause(min(seconds, self.settings.figures.tick_s / 4))
-
-    def _pause(self, seconds: float) -> None:
-        """Sleep until everything hurries; then for moments, since who asks again and again keeps the others from it."""
-        if self._hurry.is_set():
-            threading.Event().wait(min(seconds, _MOMENT_S))
-        else:
-            self._hurry.wait(seconds)
+        pause(self._hurry, min(seconds, self.settings.figures.tick_s / 4))
 
     def _step_tick(self) -> bool:
         if not self._ticking.is_set():
@@ -613,8 +544,3 @@ class Service:
     def problems(self) -> list[dict[str, str]]:
         """Return what is wrong now, each with key, zh and en; empty when all is well."""
         return problems(self)
-
-
-def _settled(stage: StoreStage) -> bool:
-    stage.settle()
-    return False

@@ -39,7 +39,7 @@ def _stuck(service: Service) -> Iterator[tuple[str, str]]:
     for worker in (*service.workers, service.ticker, service.watcher, *service.followers.workers):
         if worker.problem:
             yield worker.name, worker.problem
-    for turns in (service.process.turns, service.derive.turns, service.turns):
+    for turns in service.turns:
         yield from [*turns.problems.items()]
 
 

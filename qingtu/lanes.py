@@ -84,8 +84,8 @@ class Lanes:
         # Asked for only now: a partition that just went must not be stepped once more.
         stages = list(self.stages.values())
         yield from [(stage.name, stage.advance) for stage in stages]
-        # One whose turn has just failed sits out, and waits for what is under way in its next turn. So does one that has
-        # more to do: alone in its process, it would do nothing while the servers write.
+        # One whose turn has just failed sits out, and waits for what is under way in its next turn. So does one that
+        # has more to do: alone in its process, it would do nothing while the servers write.
         yield from [(stage.name, partial(_settled, stage)) for stage in stages]
         # Only now, and one a step: a save takes as long as some frames, and nobody waits for it.
         self._may_save = True

@@ -128,28 +128,30 @@ def test_alerts_are_committed_with_readings_or_in_a_lull(scene: Scene) -> None:
     service = scene.service(clock)
     service.configure()
     _to_end(service.process.step)
-    service._step_stores()
+    storing = service.storing
+    assert storing is not None
+    storing.step()
     clock.advance(10 * SECOND)
-    _to_end(service._step_stores)
+    _to_end(storing.step)
     alerts = next(stage for stage in service.stores if stage.stream == ALERTS)
 
     def step(seconds: float) -> tuple[int, int]:
         clock.advance(round(seconds * SECOND))
-        service._step_stores()
+        storing.step()
         return service.stores[0].behind(), alerts.behind()
 
     send(service, "a", body(service, 0, pm25=300))  # raises an alert
     _to_end(service.process.step)
-    service._lull_at = math.inf
+    storing.lull_at = math.inf
     assert step(0) == (1, 1)  # taken up
     assert step(0.01) == (0, 0)  # readings are due, and what waits of alerts goes along
     frame = decode(service.bus.read(ALERTS, 0, 0)[-1].data)
     alone = encode({**frame.header, "origin": [0, 1 << 20]}, frame.sections)
     service.bus.append(ALERTS, 0, [alone]).result()
-    service._lull_at = math.inf
+    storing.lull_at = math.inf
     assert step(0) == (0, 1)
     assert step(10) == (0, 1)  # due, and readings may come any moment
-    service._lull_at = 0.0  # none came for a while
+    storing.lull_at = 0.0  # none came for a while
     assert step(0) == (0, 0)
     scene.stop(service)
 

@@ -58,7 +58,7 @@ def test_a_step_that_does_not_end_is_told() -> None:
         over.wait(60)
         return False
 
-    worker = Worker("slow", step, over.wait)
+    worker = Worker("slow", step, lambda _: None)
     worker.start()
     assert began.wait(20)
     with pytest.raises(RetryLater, match="slow is within a step"), worker.between(0.1):

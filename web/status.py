@@ -14,7 +14,6 @@ from qingtu.records import PROCESSED, RAW
 
 if TYPE_CHECKING:
     from qingtu.app import Service
-    from qingtu.turns import Turns
     from web.live import LiveView
 
 STARTING_S: Final = 30
@@ -66,15 +65,12 @@ class Monitor:
         """Return what is not ready yet; empty when messages are taken and worked on."""
         waits = [] if self._live.alive() and not self._live.problem else ["live"]
         waits += [worker.name for worker in self._service.workers if worker.problem]
-        waits += [name for turns in self._turns() for name in turns.problems]
+        waits += [name for turns in self._service.turns for name in turns.problems]
         gateway = self._service.gateway
         taking = self._service.options.gateway and "gateway" in self._service.options.stages
         if taking and (gateway is None or not gateway.status()["connected"]):
             waits.append("gateway")
         return waits
-
-    def _turns(self) -> list[Turns]:
-        return [self._service.process.turns, self._service.derive.turns, self._service.turns]
 
     # ------------------------------------------------------------------------------------------------- looking
 
