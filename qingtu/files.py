@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import IO, TYPE_CHECKING
+import shutil
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+_LOCK: Final = "lock"
+_YOUNG_S: Final = 60.0
+"""A folder may be so young that its maker has not locked it yet."""
 
 
 def lock(path: Path) -> IO[str]:
@@ -45,3 +54,30 @@ def sync(path: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+@contextmanager
+def scratch(folder: Path, prefix: str) -> Iterator[Path]:
+    """Give a new folder within another one for as long as this lasts; what killed processes left there is removed.
+
+    Args:
+        folder: on whose disk it is to be.
+        prefix: of its name, and of those that are looked for.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for left in folder.glob(f"{prefix}*"):
+        _remove_forsaken(left)
+    with TemporaryDirectory(prefix=prefix, dir=folder) as name, lock(Path(name) / _LOCK):
+        yield Path(name)
+
+
+def _remove_forsaken(folder: Path) -> None:
+    """Remove a folder of :func:`scratch` whose process is gone."""
+    try:
+        made_s = folder.stat().st_mtime
+    except FileNotFoundError:  # its process has just ended
+        return
+    if time.time() - made_s > _YOUNG_S and not is_locked(folder / _LOCK):
+        shutil.rmtree(folder, ignore_errors=True)  # another one may be at it, too; what is left is met again

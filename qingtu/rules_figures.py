@@ -8,8 +8,6 @@ well is known by its revision.
 from __future__ import annotations
 
 from collections import deque
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -18,6 +16,7 @@ import pyarrow as pa
 from processors.aggregates import DERIVED
 from processors.aggregates.trial import Needed, TrialDerive
 from qingtu.contracts import Progress
+from qingtu.files import scratch
 from qingtu.records import ALERTS, FIGURES, PROCESSED, RAW, REJECTED, Frame, codes_of, decode
 from qingtu.replay_bus import ReplayBus
 from qingtu.replay_pass import Today, config_of
@@ -27,6 +26,7 @@ from qingtu.store.duckdb import DuckStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -63,8 +63,8 @@ def figures_told(
         by partition what its pass must be told, in order of the ticks.
     """
     out: dict[int, Told] = {}
-    with TemporaryDirectory(prefix="rules-try-", dir=settings.data) as folder:
-        store = _Made(Path(folder) / "made.duckdb", settings, needed.read)
+    with scratch(settings.data, "rules-try-") as folder:
+        store = _Made(folder / "made.duckdb", settings, needed.read)
         try:
             grace_s, since_us, n = settings.figures.grace_s, _whole_from(raw, spans), len(spans)
             done = 0
