@@ -2,8 +2,12 @@
 
 VENV := .venv/bin
 # The first Python that is new enough and can make an environment. One with a wrong version or without ensurepip
-# (Debian: python3-venv) is passed over.
-FIND_PYTHON := for p in python3.13 python3.12 python3.11 python3; do \
+# (Debian: python3-venv) is passed over. The system's own comes first: it was built with optimisations, which a
+# tool that builds Python from source leaves out by default; Qingtu takes a tenth less CPU with it. PYTHON=… chooses.
+SYSTEM := /usr/bin
+NAMES := python3.13 python3.12 python3.11 python3
+PYTHON := $(addprefix $(SYSTEM)/,$(NAMES)) $(NAMES)
+FIND_PYTHON = for p in $(PYTHON); do \
 	"$$p" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && break; p=; done; \
 	if [ -z "$$p" ]; then echo '需要 Python 3.11 或更新版本及其 venv 模块 / Python 3.11 or newer with its venv module is needed: install it (Debian: apt install python3 python3-venv)' >&2; exit 1; fi
 ENVIRONMENT = @$(FIND_PYTHON); "$$p" deploy/environment.py

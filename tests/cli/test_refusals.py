@@ -233,8 +233,9 @@ def test_internal_error_is_one_line_and_debug_shows_all(tmp_path: Path) -> None:
     assert "Traceback" in ran.err
 
 
-def test_old_python_is_one_line(tmp_path: Path) -> None:
-    """Make says which Python it needs, in both languages, when it finds none."""
+@pytest.mark.parametrize("chosen", ["SYSTEM", "PYTHON"])
+def test_old_python_is_one_line(tmp_path: Path, chosen: str) -> None:
+    """Make says which Python it needs, in both languages, when it finds none; also when it is told which to take."""
     make = shutil.which("make")
     if make is None:
         pytest.skip("no make on this machine")
@@ -243,9 +244,11 @@ def test_old_python_is_one_line(tmp_path: Path) -> None:
         fake.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
         fake.chmod(0o755)
     path = f"{tmp_path}:/usr/bin:/bin"
+    where = {"SYSTEM": tmp_path, "PYTHON": tmp_path / "python3"}[chosen]
     done = subprocess.run(
-        [make, "-C", ROOT, "demo"], env={**os.environ, "PATH": path}, text=True, capture_output=True, check=False
-    )
+        [make, "-C", ROOT, "demo", f"{chosen}={where}"],
+        env={**os.environ, "PATH": path}, text=True, capture_output=True, check=False,
+    )  # fmt: skip
     assert done.returncode != 0
     said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
     assert len(said) == 1
