@@ -81,7 +81,8 @@ def _install(lock: str, count: int) -> None:
 
 
 def _put_on_path() -> None:
-    paths = sysconfig.get_paths(vars={"base": str(VENV), "platbase": str(VENV)})
+    # The scheme by name: Debian's own Python has another default one, of which nothing is true in an environment.
+    paths = sysconfig.get_paths("venv", vars={"base": str(VENV), "platbase": str(VENV)})
     Path(paths["purelib"], "qingtu.pth").write_text(f"{ROOT}\n", encoding="utf-8")
     script = VENV / "bin" / "qingtu"
     script.write_text(SCRIPT.format(python=PYTHON), encoding="utf-8")
