@@ -71,13 +71,12 @@ class Window:
         """Return frames from ``start`` on, of at most ``room`` bytes and one, and count them as read."""
         out: list[Record] = []
         for record in self.records:
-            if record.offset < start:
-                continue
-            if len(out) >= limit or room <= 0:
-                break
-            out.append(record)
-            room -= len(record.data)
-            if record.offset >= self.front:
+            if record.offset >= start:
+                if len(out) >= limit or room <= 0:
+                    break
+                out.append(record)
+                room -= len(record.data)
+            if record.offset >= self.front:  # what a reader leaves out will not be read: it must not fill the window
                 self.front = record.offset + 1
                 self.ahead -= len(record.data)
                 self.behind += len(record.data)

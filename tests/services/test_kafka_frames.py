@@ -231,6 +231,25 @@ def test_a_reader_that_stands_still_holds_little(bus: KafkaBus, settings: KafkaS
     reader.close()
 
 
+def test_a_reader_that_leaves_frames_out_reads_on(bus: KafkaBus, settings: KafkaSettings) -> None:
+    """What it jumped over is not read any more: it does not fill the window for ever."""
+    frames = [b"%04d" % n + os.urandom(100_000) for n in range(160)]
+    for n in range(0, 160, 40):
+        bus.append(RAW, 0, frames[n : n + 40]).result(60)
+    reader = KafkaBus(settings)
+    assert len(reader.read(RAW, 0, 0, 4)) == 4
+    until(lambda: reader._reader._lanes[0]._paused, "full")
+    window = reader._reader._lanes[0].windows[RAW, 0]
+    at = window.high - 4  # over more than half of what may wait
+    while at < 160:
+        found = reader.read(RAW, 0, at, 4)
+        assert [r.data for r in found] == frames[at : at + len(found)]
+        at += len(found)
+        with reader._reader.news:
+            assert window.ahead == sum(len(r.data) for r in window.records if r.offset >= window.front)
+    reader.close()
+
+
 def test_what_was_trimmed_under_a_reader(bus: KafkaBus, settings: KafkaSettings) -> None:
     """It goes on at the first frame that is held."""
     frames = [b"%04d" % n + os.urandom(200_000) for n in range(60)]
