@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from qingtu.errors import RetryLater
 from qingtu.turns import Turns
 
 if TYPE_CHECKING:
@@ -49,6 +48,7 @@ class Lanes:
 
         Raises:
             RetryLater: the bus cannot say what is saved; the stages that there are go on.
+            VersionError: a newer program saved it; likewise.
         """
         ours = self._bus.assigned(self._group, self.stream)
         if ours == self.stages.keys():
@@ -56,12 +56,12 @@ class Lanes:
         for partition in self.stages.keys() - ours:
             self.turns.forget(self.stages.pop(partition).name)
             self._log.info("partition_gone", partition=partition)
-        refused: RetryLater | None = None
+        refused: Exception | None = None
         for partition in sorted(ours - self.stages.keys()):
             try:
                 self.stages[partition] = self._make(partition)
-            except RetryLater as later:
-                refused = later
+            except Exception as error:  # noqa: BLE001 - raised again when the others are made
+                refused = refused or error
             else:
                 self._log.info("partition_taken", partition=partition)
         if refused is not None:

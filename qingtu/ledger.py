@@ -17,12 +17,13 @@ import orjson
 from qingtu.clock import HOUR
 from qingtu.contracts import StateDelta
 from qingtu.records import RAW, Kind, codes_of, decode, decode_header, times_of
+from qingtu.stage import missing
 from qingtu.store.books import COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
-    from qingtu.contracts import Bus
+    from qingtu.contracts import Bus, Record
     from qingtu.store.contract import PrimaryStore
 
 _GROUP: Final = "ledger"
@@ -84,11 +85,8 @@ class Ledger:
         # What was counted before, but perhaps not decided: in flight again until the store says otherwise.
         origin = self._store.ledger()[1].get(partition, -1)
         at = max(origin + 1, self._bus.start(RAW, partition))
-        while at < self._next[partition]:
-            for record in self._bus.read(RAW, partition, at, _BATCH):
-                if record.offset < self._next[partition]:
-                    self._open[partition].append((record.offset, _counts(record.data)))
-                at = record.offset + 1
+        for record in _frames(self._bus, partition, at, self._next[partition]):
+            self._open[partition].append((record.offset, _counts(record.data)))
 
     def step(self) -> bool:
         """Count some raw frames; True when there were any."""
@@ -238,6 +236,24 @@ def _counts(data: bytes) -> list[tuple[Key, int]]:
     return [((network, hour // HOUR), n) for network, hour, n in decode_header(data)["counts"]]
 
 
+def _frames(bus: Bus, partition: int, at: int, end: int) -> Iterator[Record]:
+    """Yield the frames of raw from an offset up to another one.
+
+    Raises:
+        RetryLater: raw ends before: it is another one than was counted.
+    """
+    while at < end:
+        found = bus.read(RAW, partition, at, _BATCH)
+        missing(bus, RAW, partition, end, ())
+        if not found:  # a gap up to the end, or raw is closed
+            return
+        for record in found:
+            if record.offset >= end:
+                return
+            yield record
+            at = record.offset + 1
+
+
 def audit(bus: Bus, store: PrimaryStore, ledger: Ledger) -> dict[str, Any]:
     """Recount everything from raw rows, the store and quarantine, and compare with the ledger.
 
@@ -255,17 +271,14 @@ def audit(bus: Bus, store: PrimaryStore, ledger: Ledger) -> dict[str, Any]:
     in_quarantine = len(store.in_quarantine()) + store.rejected_expired()
     counted: Counter[Key] = Counter()
     for partition in range(bus.partitions):
-        at, end = bus.start(RAW, partition), report["raw_end"][partition]
-        while at < end:
-            for record in bus.read(RAW, partition, at, min(_BATCH, end - at)):
-                rows = decode(record.data).sections["rows"]
-                mine = np.asarray(rows.column("kind")) == Kind.MESSAGE
-                mine &= ~rows.column("redrive_of").is_valid().to_numpy(zero_copy_only=False)
-                networks, names = codes_of(rows.column("network"))
-                hours = times_of(rows.column("received_at")) // HOUR
-                for code, hour in zip(networks[mine].tolist(), hours[mine].tolist(), strict=True):
-                    counted[names[code], hour] += 1
-                at = record.offset + 1
+        for record in _frames(bus, partition, bus.start(RAW, partition), report["raw_end"][partition]):
+            rows = decode(record.data).sections["rows"]
+            mine = np.asarray(rows.column("kind")) == Kind.MESSAGE
+            mine &= ~rows.column("redrive_of").is_valid().to_numpy(zero_copy_only=False)
+            networks, names = codes_of(rows.column("network"))
+            hours = times_of(rows.column("received_at")) // HOUR
+            for code, hour in zip(networks[mine].tolist(), hours[mine].tolist(), strict=True):
+                counted[names[code], hour] += 1
     booked = {(r["network"], r["hour"] // HOUR): r["received"] for r in report["by"]}
     gone = ledger.trimmed()
     checks = [

@@ -184,8 +184,8 @@ def _written(bus: Bus, store: PromotingStore, log: PromoteLog, progress: Progres
     patient(0, partial(store.tell, acts))
     if not log.said:
         try:
-            _said(bus, plan["acts"], plan["now_us"])
-        except QingtuError:
+            patient(0, partial(_said, bus, plan["acts"], plan["now_us"]))
+        except QingtuError:  # never that the bus does not answer now: that is waited for
             patient(0, partial(store.tell, [one._replace(state=PromoteState.GIVEN_UP) for one in acts]))
             log.forget()
             raise

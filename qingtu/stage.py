@@ -123,28 +123,30 @@ class StageLoop:
         self._fresh = False
         if any(len(frames) > self._under_way(place) for place, frames in self._unsent.items()):
             self._emit()  # what was refused before comes before anything new
-        found = self._bus.read(self._operator.source, self._partition, self.next_offset, self._batch)
-        self._tell(missing(self._bus, self._operator.source, self._partition, self.next_offset, found))
-        blocked: RetryLater | None = None
-        for record in found:
-            frame = decode(record.data, self._only)
-            try:
-                outputs = self._apply(frame, record.offset)
-            except RetryLater as later:
-                blocked = later
-                break
-            for target, data in outputs.items():
-                place = (target, self._partition) if isinstance(target, str) else target
-                self._unsent.setdefault(place, []).append(data)
-            self.next_offset = record.offset + 1
-            self.clock_us = max(self.clock_us, frame.clock_us)
+        problem: Exception | None = None
+        found: list[Record] = []
+        try:
+            found = self._bus.read(self._operator.source, self._partition, self.next_offset, self._batch)
+            self._tell(missing(self._bus, self._operator.source, self._partition, self.next_offset, found))
+            for record in found:
+                self._take(record)
+        except Exception as error:  # noqa: BLE001 - raised below: what came before it must not wait for it
+            problem = error
         self._fresh = bool(found)
-        if found:
+        if found or problem is not None:
             self.settle()
             self._send()
-        if blocked is not None:
-            raise blocked
+        if problem is not None:
+            raise problem
         return bool(found)
+
+    def _take(self, record: Record) -> None:
+        frame = decode(record.data, self._only)
+        for target, data in self._apply(frame, record.offset).items():
+            place = (target, self._partition) if isinstance(target, str) else target
+            self._unsent.setdefault(place, []).append(data)
+        self.next_offset = record.offset + 1
+        self.clock_us = max(self.clock_us, frame.clock_us)
 
     def _tell(self, lost: int) -> None:
         """Go on behind frames that are gone, and say so."""
@@ -314,7 +316,12 @@ class StageLoop:
         self._kept = _NOTHING  # the operator begins at what is saved, and will tell everything since
         while at < offset:
             # Offsets need not be dense: ``offset`` itself may be the next one held.
-            for record in self._bus.read(self._operator.source, self._partition, at, self._batch):
+            found = self._bus.read(self._operator.source, self._partition, at, self._batch)
+            if not found:
+                raise RetryLater(
+                    f"{self._operator.source}-{self._partition} does not give {at} again", retry_after_s=1.0
+                )
+            for record in found:
                 at = record.offset + 1
                 if record.offset >= offset:
                     break

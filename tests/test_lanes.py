@@ -10,7 +10,7 @@ import pytest
 
 from qingtu.bus.sqlite import SqliteBus
 from qingtu.clock import SECOND, ManualClock
-from qingtu.errors import QingtuError, RetryLater
+from qingtu.errors import QingtuError, RetryLater, VersionError
 from qingtu.heartbeat import STALE_S, heard
 from qingtu.lanes import Lanes
 from qingtu.records import RAW, decode, encode
@@ -135,6 +135,33 @@ def test_one_state_is_saved_in_a_step_when_all_have_emitted(bus: Shared) -> None
         saved += [p for p, stage in made.stages.items() if stage.saved_offset != before[p]]
         assert not made.step()
     assert saved == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_frame_that_cannot_be_read_holds_back_nothing_before_it(bus: Shared) -> None:
+    """What the frames before it gave is durable, though this partition never comes to an end of its turn."""
+    made = Lanes(bus, "summing", RAW, lambda partition: StageLoop(bus, Summing(), partition, batch=2))
+    put(bus, 0, 1)
+    put(bus, 0, 2)
+    bus.append(RAW, 0, [b"no frame"]).result()
+    made.take_up()
+    assert made.step()
+    made.step()
+    assert "summing-0" in made.turns.problems
+    assert sums(bus, 0) == [1, 3]
+
+
+def test_one_that_cannot_be_made_holds_none_up(bus: Shared) -> None:
+    """Whatever the reason is, and wherever it stands; it is told."""
+
+    def make(partition: int) -> StageLoop:
+        if partition == 0:
+            raise VersionError("a newer program saved it")
+        return StageLoop(bus, Summing(), partition)
+
+    made = Lanes(bus, "summing", RAW, make)
+    with pytest.raises(VersionError, match="a newer program"):
+        made.take_up()
+    assert sorted(made.stages) == [1, 2]
 
 
 class Broken(Summing):

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qingtu.clock import HOUR, SECOND
+from qingtu.errors import RetryLater
 from qingtu.ledger import Ledger
 from qingtu.records import RAW
 from tests.process.support import CAT, T0, catalogue, configure, message, reading, station, tick
@@ -405,3 +406,16 @@ def test_of_two_readings_with_one_time_in_a_message_the_first_is_stored(pipeline
     with pipeline.store.cursor() as db:
         assert db.execute("SELECT value FROM readings").fetchall() == [(1.0,)]
     assert _books(pipeline) == ({"stored": 1}, {"decoded": 2, "stored": 1, "repeated": 1})
+
+
+def test_raw_that_was_lost_is_told(tmp_path: Path) -> None:
+    """State that has counted more than there is: the start says so, and does not look for it for ever."""
+    pipeline = Pipeline(tmp_path, [CAT])
+    pipeline.feed(configure(0, CAT.version))
+    pipeline.feed(reading("a", 1, 1, pm25=1))
+    Ledger(pipeline.bus, pipeline.store).save()
+    pipeline.close()
+    for path in tmp_path.rglob("raw.db*"):
+        path.unlink()
+    with pytest.raises(RetryLater, match="raw-0 ends before 2"):
+        Pipeline(tmp_path, [CAT])

@@ -220,7 +220,7 @@ class Producer:
                         headers=[(_ID, job.ids[n])],
                         partition=job.partition,
                     )
-                except (KafkaError, ValueError, AssertionError) as error:
+                except Exception as error:  # noqa: BLE001 - a writer that died would leave everybody waiting for ever
                     if self._ended(job.generation):
                         self._answered(job, n, error)
                         break
@@ -294,8 +294,8 @@ class Producer:
         while not self._hurry:
             try:
                 self._producer = _open(self._settings)
-            except RetryLater as later:
-                self.problem = str(later)
+            except Exception as error:  # noqa: BLE001 - see _send
+                self.problem = _words(error)
                 threading.Event().wait(_PAUSE_S)
             else:
                 return
@@ -311,8 +311,8 @@ class Producer:
                 for name, key in entry.headers:
                     if name == _ID and key in number:
                         job.offsets[number[key]] = entry.offset
-        except RetryLater as later:
-            self.problem = str(later)
+        except Exception as error:  # noqa: BLE001 - see _send
+            self.problem = _words(error)
             if not self._hurry:
                 threading.Event().wait(_PAUSE_S)
                 with self._wake:
@@ -360,10 +360,14 @@ def _open(settings: KafkaSettings) -> Any:
         raise RetryLater(f"Kafka: {told(error)}") from error
 
 
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, RetryLater) else told(error)
+
+
 def _shut(producer: Any) -> None:
     """Close a producer; what it still holds fails at once."""
     # close() waits for what is held, and when that fails it raises before it ends its thread (kafka-python 3.0).
     producer._sender.force_close()  # noqa: SLF001
     producer._sender.join(10)  # noqa: SLF001
-    with contextlib.suppress(KafkaError):  # each append was told already
+    with contextlib.suppress(Exception):  # each append was told already
         producer.close(timeout=5)

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import threading
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -246,7 +246,9 @@ class File:
         except sqlite3.Error:
             # The disk refuses even this: a new connection starts from what was committed.
             self._db.close()
-            self._db = self._connect()
+            # When not even that goes, the next commit fails as well, and comes here again.
+            with suppress(sqlite3.Error, OSError):
+                self._db = self._connect()
 
 
 def bounds(db: sqlite3.Connection) -> Iterator[tuple[str, int, int, int]]:
