@@ -37,11 +37,12 @@ WITH chain AS (
     SELECT series, time, max(new_revision) FILTER (cause NOT IN ({decided})) AS brought,
         arg_max(known_at, new_revision) FILTER (cause NOT IN ({decided})) AS brought_known,
         max(new_revision) FILTER (cause = {late}) AS decided,
+        max(new_revision) FILTER (cause = {word}) AS spoken,
         min(old_revision) AS first, arg_min(old_known_at, old_revision) AS first_known
     FROM {db}.corrections GROUP BY ALL)
 SELECT r.*, s.station, s.property, s.channel, h.partition AS home, p.origin_partition AS replayed_from,
     coalesce(p.origin, c.brought, c.first, r.revision) AS origin,
-    coalesce(c.brought_known, c.first_known, r.known_at) AS origin_known, c.decided
+    coalesce(c.brought_known, c.first_known, r.known_at) AS origin_known, c.decided, c.spoken
 FROM {db}.readings r
 JOIN {db}.series s ON s.id = r.series
 JOIN homes h ON h.station = s.station
@@ -57,7 +58,7 @@ SELECT r.series, r.time, r.value, r.flag, r.tests, r.revision, r.known_at, r.hom
     source IS NOT NULL AND (r.replayed_from IS NULL OR (r.origin >= s.low AND r.origin < s.high)) AS inside,
     NOT inside AND (r.origin >= s.high
         OR (r.replayed_from IS NULL AND r.origin IN (SELECT moved_by FROM driven_later))) AS later,
-    coalesce(r.decided >= h.ran, false) AS after
+    coalesce(r.decided >= h.ran, false) AS after, coalesce(r.spoken >= h.ran, false) AS spoken_after
 FROM ({rows}) r
 LEFT JOIN gen.outcomes own ON r.replayed_from IS NULL
     AND own.partition = r.home AND own.position = r.origin AND own.known = r.origin_known
@@ -91,7 +92,7 @@ _BOTH: Final = """
 SELECT m.* EXCLUDE (series, time), series, time, t.value AS t_value, t.home AS t_home, t.origin AS t_origin,
     t.source AS t_source, t.inside AS t_inside, t.flag AS found,
     m.flag IS NOT NULL AND t.flag IS NOT NULL AND m.value IS NOT DISTINCT FROM t.value AS same,
-    same AND (m.tests & {person}) <> 0 AND (t.tests & {person}) = 0 AS said,
+    same AND (m.tests & {person}) <> 0 AND ((t.tests & {person}) = 0 OR m.spoken_after) AS said,
     same AND m.after AND (m.tests & {next}) <> 0 AND (t.tests & {next}) = 0 AS spiked,
     CASE WHEN same THEN (t.tests & ~{around}::UINTEGER) | (m.tests & {around}) ELSE t.tests END
         | CASE WHEN said THEN {person} ELSE 0 END | CASE WHEN spiked THEN {next} ELSE 0 END AS t_tests,
@@ -180,7 +181,8 @@ def find_changes(
         db.unregister("given")
     db.execute(_DRIVEN_LATER)
     db.execute(_NEW_SERIES)
-    causes = {"decided": ", ".join(str(int(cause)) for cause in VERDICTS), "late": int(Cause.QUALITY_DECIDED)}
+    causes = {"decided": ", ".join(str(int(cause)) for cause in VERDICTS), "late": int(Cause.QUALITY_DECIDED),
+              "word": int(Cause.OVERRIDE)}  # fmt: skip
     mine = _MINE.format(rows=_WITH_ORIGIN.format(db=name_of(db), **causes))
     theirs = _THEIRS.format(rows=_WITH_ORIGIN.format(db="gen", **causes))
     both = _BOTH.format(

@@ -631,6 +631,34 @@ def test_later_words_about_a_value_that_stays_stand(scene: Scene) -> None:
     assert scene.diff(made)["empty"]
 
 
+def test_the_last_word_of_a_person_stands(scene: Scene) -> None:
+    """One was said within the raw that is run again, another one behind it: people have changed their mind."""
+    word = {
+        "station": "A", "property": "pm25", "channel": "main", "time_us": T0 + 600 * SECOND, "value": 21.0, "tests": 0,
+        "flag": 4, "reason": "defective",
+    }  # fmt: skip
+    first = command(1500, "override", "Li", **word)
+    last = command(5 * 3600.0, "override", "Wang", **{**word, "tests": OVERRIDDEN, "flag": 1, "reason": "not so"})
+    scene.live([*merged(hours("a", "dust", 4), [first]), tick(9000), last])
+    made = scene.replay(to_s=3600)
+    assert scene.diff(made)["empty"]
+    other = {**word, "time_us": T0 + 1200 * SECOND, "value": 22.0}
+    scene.live([command(6 * 3600.0, "override", "Li", **other)])
+    assert scene.diff(made)["empty"]
+    file = scene.folder / "stations" / "all.yaml"
+    narrower = file.read_text(encoding="utf-8").replace("suspect: [0, 500]", "suspect: [0, 20.5]")
+    file.write_text(narrower, encoding="utf-8")
+    scene.promote(scene.replay("narrower", to_s=3600))
+    store = DuckStore(scene.settings.data / LIVE)
+    try:
+        table = store.readings(ReadingQuery([("A", "pm25", "main")], T0, T0 + 1800 * SECOND)).to_pylist()
+    finally:
+        store.close()
+    assert [(row["value"], row["flag"], row["tests"]) for row in table] == [
+        (20, 1, 0), (21, 1, OVERRIDDEN), (22, 4, OVERRIDDEN | 1),
+    ]  # fmt: skip
+
+
 def test_what_a_killed_service_left_is_finished_first(scene: Scene) -> None:
     """Frames that nobody has processed, and a tick that derive has not seen: no figure is made of old values later."""
     rows = [reading("a", 600 * i, dust=(20 + i) / 1000) for i in range(7)]
