@@ -214,6 +214,7 @@ def test_what_does_not_exist_or_makes_no_sense_is_refused_in_two_languages(run: 
         "/api/series?station=A&property=pm25&from_ms=x": 422, "/api/series?station=A&property=pm25&to_ms=1e30": 422,
         "/api/alerts/nobody": 404, "/api/quarantine/0:99": 404, "/api/quarantine/%3Cb%3E": 404,
         "/api/alerts?limit=0": 422, "/api/alerts/x/acknowledge": 405, "/api/export?from_ms=5&to_ms=5": 422,
+        "/api/series?station=A&property=pm25&from_ms=5&to_ms=4": 422, "/api/events?from_ms=5&to_ms=4": 422,
         "/api/series?station=A&property=pm25&from_ms=-99999999999999999": 422,
     }  # fmt: skip
     for path, status in refused.items():

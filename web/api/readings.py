@@ -45,6 +45,18 @@ Name = Annotated[str, Query(min_length=1, max_length=128)]
 _SERIES = told(answers.Series) | {200: {"model": answers.Series, "content": {"text/csv": {}}}}
 
 
+def span_ms(context: Context, from_ms: int | None, to_ms: int | None, days: int) -> tuple[int, int]:
+    """Return first and last time of a range, so many days up to now unless told.
+
+    Raises:
+        ApiError: both are told, and the last one comes first.
+    """
+    if from_ms is not None and to_ms is not None and to_ms < from_ms:
+        raise ApiError(422, "bad_request", "to_ms 不得小于 from_ms", "to_ms must not be less than from_ms")
+    end = context.live.now_ms() if to_ms is None else to_ms
+    return end - days * _DAY_MS if from_ms is None else from_ms, end
+
+
 class SeriesQuery(BaseModel):
     """Which series, and which part of it."""
 
@@ -60,8 +72,7 @@ class SeriesQuery(BaseModel):
 
     def span_ms(self, context: Context, days: int) -> tuple[int, int]:
         """Return first and last time, so many days up to now unless told."""
-        end = context.live.now_ms() if self.to_ms is None else self.to_ms
-        return end - days * _DAY_MS if self.from_ms is None else self.from_ms, end
+        return span_ms(context, self.from_ms, self.to_ms, days)
 
 
 class ReadingsQuery(SeriesQuery):

@@ -16,7 +16,7 @@ from qingtu.clock import iso
 from web import explain as explaining
 from web.api import answers
 from web.api.answers import sent, told
-from web.api.readings import Ms, Name
+from web.api.readings import Ms, Name, span_ms
 from web.context import Context, Ctx, Person, answer, known_person
 from web.guard import ApiError
 
@@ -105,8 +105,7 @@ def events(
     limit: Annotated[int, Query(ge=1, le=10_000)] = 500,
 ) -> Response:
     """Events of devices (doors, alarms, clocks found wrong) in a range, newest first; the last day unless told."""
-    end = context.live.now_ms() if to_ms is None else to_ms
-    start = end - 86_400_000 if from_ms is None else from_ms
+    start, end = span_ms(context, from_ms, to_ms, 1)
     rows = [
         {
             "station": row["station"], "kind": row["kind"], "level": row["level"], "time_ms": row["time"] // 1000,
