@@ -124,11 +124,12 @@ def _quality(service: Explained, key: tuple[str, str, str], reading: dict[str, A
     ]  # fmt: skip
     zh = "未通过 " + ", ".join(one.zh for one in failed) if failed else "没有检查不通过"
     en = "not passed: " + ", ".join(one.en for one in failed) if failed else "no check failed"
+    by_zh, by_en = (" (人工设定)", " (set by a person)") if tests & OVERRIDDEN else ("", "")
     flag = reading["flag"]
     return step(
         "quality",
-        f"标记 {flag}: {zh}",
-        f"flag {flag}: {en}",
+        f"标记 {flag}{by_zh}: {zh}",
+        f"flag {flag}{by_en}: {en}",
         {"flag": reading["flag"], "tests": tests, "checks": checks},
     )
 

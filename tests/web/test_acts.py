@@ -104,6 +104,8 @@ def test_a_person_sets_a_flag_and_again(run: Running) -> None:
         found = run.get("explain", **asked)
         assert (found["reading"]["value"], found["reading"]["flag"], found["reading"]["tests"]) == (30, flag, 1 << 16)
         told = next(step for step in found["steps"] if step["step"] == "override")["data"]
+        (quality,) = [step for step in found["steps"] if step["step"] == "quality"]
+        assert quality["en"] == f"flag {flag} (set by a person): no check failed"
         assert (told["stands"], told["rows"][-1]["reason"], told["rows"][-1]["who"]) == (
             True,
             reason.strip(),
