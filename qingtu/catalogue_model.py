@@ -52,6 +52,16 @@ def _two_hours(value: tuple[int, int]) -> tuple[int, int]:
 
 
 Hour = Annotated[int, Field(ge=0, le=23)]
+
+
+def _simple(value: Any) -> Any:
+    if not isinstance(value, str | bool | int | float):
+        raise refusal("bad_attribute", "须为文本、数字或 true/false / must be text, a number, or true or false")
+    return value
+
+
+Simple = Annotated[str | bool | int | float, BeforeValidator(_simple)]
+"""What is wrong with it is said once, not once for each type."""
 DayHours = Annotated[tuple[Hour, Hour], AfterValidator(_two_hours)]
 """Local hours at which day and night begin, for noise."""
 
@@ -196,7 +206,7 @@ class Station(Strict):
     maintenance: tuple[Window, ...] = ()
     limits: dict[PropertyKey, LimitSpec] = Field(default_factory=dict)
     relations: Relations | None = None
-    attributes: dict[str, str | bool | int | float] = Field(default_factory=dict)
+    attributes: dict[str, Simple] = Field(default_factory=dict)
 
 
 class Defaults(Strict):
