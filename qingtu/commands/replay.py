@@ -50,6 +50,8 @@ def replay(  # noqa: PLR0913, PLR0917 - typer's way: an option is a parameter
     settings = settings_of(file, data, catalogue)
     if until is not None and since is None:
         raise typer.BadParameter("--to needs --from / 需要 --from")
+    if (listed or drop) and (since is not None or diff or promote or (listed and drop)):
+        raise typer.BadParameter("--list and --drop go with nothing else / --list 与 --drop 须单独使用")
     if listed:
         _list(settings, json=json)
     elif drop:

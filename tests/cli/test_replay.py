@@ -81,7 +81,10 @@ def test_for_people(scene: Scene) -> None:
     assert isinstance(run(scene, "fix", "--drop").exception, NotFound)
 
 
-@pytest.mark.parametrize("words", [(), ("--to", TO), ("--drop",), ("--from", "yesterday")])
+@pytest.mark.parametrize(
+    "words",
+    [(), ("--to", TO), ("--drop",), ("--from", "yesterday"), ("--list", "--diff"), ("g", "--drop", "--promote")],
+)
 def test_wrong_options_are_refused(scene: Scene, words: tuple[str, ...]) -> None:
     """With the options that are missing."""
     done = run(scene, *words)
