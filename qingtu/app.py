@@ -346,6 +346,7 @@ class Service:
                 # Between steps: within one, frames are read already that were not sent on yet.
                 read = {p: stage.next_offset for p, stage in self.process.stages.items()}
                 done = all(at >= self.bus.end(RAW, p) for p, at in read.items())
+                done = done and not any(stage.emitting for stage in self.process.stages.values())
                 done = done and not (self.storing is not None and self.storing.behind())
         except RetryLater:
             return False

@@ -227,6 +227,11 @@ class StageLoop:
         if refused is not None:
             raise refused
 
+    @property
+    def emitting(self) -> bool:
+        """Whether anything was emitted that is not durable yet."""
+        return bool(self._unsent)
+
     def settle_idle(self) -> None:
         """Do the same if no frames came with the last call of :meth:`advance`; else the next one waits.
 

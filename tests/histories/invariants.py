@@ -192,5 +192,5 @@ class Judge:
                 oldest = derive._operator.oldest_touched_us()  # type: ignore[attr-defined]
                 if oldest is not None and oldest + (GRACE_S + 60) * SECOND < now - 4 * HOUR:
                     raise Violation("bounded", "a window that is over is still touched")
-                if process._unsent or derive._unsent or process._guilty:
+                if process.emitting or derive.emitting or process._guilty:
                     raise Violation("bounded", "a stage at rest has something left")
