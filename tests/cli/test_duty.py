@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from paho.mqtt import publish
 from paho.mqtt.enums import MQTTProtocolVersion
+from rich.cells import cell_len
 
 from tests.cli.conftest import Running
 from tests.waiting import until
@@ -99,6 +100,17 @@ def test_a_comment_stands_at_the_alert_with_the_person(service: Running) -> None
     assert service.ask("alerts", "--json").json[0]["state"] == "open"
     assert service.ask("alerts", "comment", alert["id"], " ").code != 0
     assert service.ask("alerts", "comment", "none", "x").code == 4
+
+
+@pytest.mark.parametrize("width", [0, 80, 100])
+def test_the_list_of_alerts_names_rule_and_station(service: Running, width: int) -> None:
+    """Whole words on a terminal of 80 columns, too; what is piped has one line an alert."""
+    until(lambda: service.ask("alerts", "--json").json, "the silence alert")
+    (alert,) = service.ask("alerts", "--json").json
+    lines = service.ask("alerts", width=width).out.splitlines()
+    assert all(any(word in line for line in lines) for word in ("规则 rule", alert["id"], "mute-me", STATION, "open"))
+    assert width or len(lines) == 2
+    assert not width or max(map(cell_len, lines)) <= width
 
 
 def test_corrections_of_nothing_are_none(service: Running) -> None:
