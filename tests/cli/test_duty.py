@@ -148,3 +148,21 @@ def test_corrections_tell_what_changed_and_because_of_what(service: Running) -> 
     shown = service.ask("corrections", "--since", "1h", "--what", "hour").out
     assert "1 条更正 corrections" in shown
     assert "10.5 (60/60)" in shown
+
+
+def test_a_message_that_left_quarantine_is_marked(service: Running) -> None:
+    """The list and the message itself tell whether a re-drive worked: in quarantine before, stored afterwards."""
+    ahead = datetime.now(UTC) + timedelta(hours=2)
+    body = json.dumps({"time": round(ahead.timestamp() * 1000), "readings": {"pm25": 12}})
+    at, version = service.ports[0], MQTTProtocolVersion.MQTTv5
+    publish.single("qt/n/s/up", body, qos=1, hostname="127.0.0.1", port=at, protocol=version)
+    until(lambda: service.ask("rejected", "list", "--json").json["rows"], "the message")
+    (row,) = service.ask("rejected", "list", "--json").json["rows"]
+
+    def told() -> list[str]:
+        return [service.ask("rejected", *words).out for words in (("list",), ("show", row["id"]))]
+
+    assert all("隔离中 in quarantine" in text for text in told())
+    assert service.ask("rejected", "redrive", row["id"], "--shift", "-2h").code == 0
+    until(lambda: service.ask("rejected", "list", "--json").json["counts"] == [], "its way out")
+    assert all("重投后 re-driven: 入库 stored" in text and "隔离中" not in text for text in told())
