@@ -29,6 +29,7 @@ stations:
     domain: air
     kind: air
     position: [120.3, 36.1]
+    district: "370202"
     devices: [{id: s, properties: [pm25]}]
 rules:
   - {id: mute-me, kind: silence, zh: 静, en: Quiet, after_s: 0.5}
@@ -79,12 +80,15 @@ def test_maintenance_is_listed_and_ended(service: Running) -> None:
 
 
 def test_wrong_words_are_refused_in_one_line(service: Running) -> None:
-    """A mute of nothing, of a rule or a station that is not there, and a time that is none; nothing is written."""
+    """A mute of nothing, of what is not there, and a time that is none; nothing is written."""
     ran = service.ask("alerts", "mute", "--for", "2h")
     assert (ran.code != 0, ran.err.count("\n"), "a station, a district or a rule" in ran.err) == (True, 1, True)
-    for words in (("mute", "--rule", "nothing"), ("mute", "--station", "nowhere"), ("maintenance", "nowhere")):
+    places = (("--rule", "nothing"), ("--station", "nowhere"), ("--district", "abc"), ("--district", "370203"))
+    for words in (*(("mute", *place) for place in places), ("maintenance", "nowhere")):
         ran = service.ask("alerts", *words, "--for", "2h")
         assert (ran.code, ran.err.count("\n")) == (4, 1), words
+    assert "没有站点在此区" in service.ask("alerts", "mute", "--district", "abc", "--for", "2h").err
+    assert service.ask("alerts", "mute", "--district", "370202", "--for", "0").code == 0
     assert service.ask("alerts", "mute", "--rule", "mute-me", "--for", "soon").code == 2
     assert service.ask("alerts", "mutes", "--json").json == {"mutes": [], "maintenance": []}
 
