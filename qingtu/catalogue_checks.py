@@ -95,10 +95,17 @@ def network_of(station: Station, device: Device) -> str | None:
     return device.network or (station.network if has(station, "network") else None)
 
 
+def ids_of(listed: Iterable[Block[Any]], complete: bool) -> tuple[set[str], bool]:
+    """Return the ids that are right, and whether those are all."""
+    items = [block.item for block in listed]
+    known = {item.id for item in items if has(item, "id")}
+    return known, complete and all(has(item, "id") for item in items)
+
+
 def _unknown_names(blocks: Blocks) -> list[Problem]:
     problems: list[Problem] = []
-    networks, all_networks = _ids(blocks.networks, "networks" not in blocks.partly_read)
-    stations, all_stations = _ids(blocks.stations, "stations" not in blocks.partly_read)
+    networks, all_networks = ids_of(blocks.networks, "networks" not in blocks.partly_read)
+    stations, all_stations = ids_of(blocks.stations, "stations" not in blocks.partly_read)
     for station in blocks.stations if all_networks else ():
         named: list[tuple[tuple[Key, ...], str | None]] = [(("network",), getattr(station.item, "network", None))]
         named += [
@@ -121,7 +128,7 @@ def _unknown_names(blocks: Blocks) -> list[Problem]:
                 for name in getattr(rule.item.where, what, None) or ()
                 if complete and name not in allowed
             ]
-    all_rules = _ids(blocks.rules, "rules" not in blocks.partly_read)
+    all_rules = ids_of(blocks.rules, "rules" not in blocks.partly_read)
     return [*problems, *situation_problems(blocks, (stations, all_stations), all_rules)]
 
 
@@ -141,13 +148,6 @@ def _expressions(blocks: Blocks) -> list[Problem]:
             faults = {f"没有站点具备 / no station that it is for has all of {wanted}"}
         problems += [rule.problem(("when",), said, text) for said in sorted(faults)]
     return problems
-
-
-def _ids(listed: Iterable[Block[Any]], complete: bool) -> tuple[set[str], bool]:
-    """Return the ids that are right, and whether those are all."""
-    items = [block.item for block in listed]
-    known = {item.id for item in items if has(item, "id")}
-    return known, complete and all(has(item, "id") for item in items)
 
 
 def _sources(blocks: Blocks) -> list[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as mqtt
@@ -37,12 +38,14 @@ class Publisher:
         unheard: of these, for topics that nobody subscribes to.
         resent: messages that were under way when a connection broke, so that the broker may have them twice.
         connections: made so far.
+        under_way: messages without PUBACK now.
     """
 
     def __init__(self, options: SimulateOptions) -> None:
         self._options = options
         self._window = options.window
-        self._under_way = 0
+        self.under_way = 0
+        self._quiet_since = time.monotonic()
         # paho's callbacks come on its own thread: every counter below is changed under this lock
         self._changed = threading.Condition()
         self._answer: str | None = None
@@ -94,26 +97,40 @@ class Publisher:
             raise StartError(f"the broker at {where} refuses: {answer or 'no answer'}; check user, password and TLS")
 
     def publish(self, topic: str, payload: bytes, stop: threading.Event) -> bool:
-        """Publish, waiting for room in the window; return False, with nothing sent, when stopped meanwhile."""
+        """Publish, waiting for room in the window.
+
+        Returns:
+            False, with nothing sent, when stopped meanwhile, or when a run that is to end by itself met a broker that
+            acknowledged nothing for ``patience_s``: else it would wait for ever.
+        """
+        ends = self._options.for_s is not None or not self._options.live
         with self._changed:
-            while self._under_way >= self._window or stop.is_set():
-                if stop.is_set():
+            while self.under_way >= self._window or stop.is_set():
+                if stop.is_set() or (ends and self._patience_s() <= 0):
                     return False
                 self._changed.wait(0.2)
-            self._under_way += 1
+            if self.under_way == 0:
+                self._quiet_since = time.monotonic()
+            self.under_way += 1
         # without a connection paho keeps it and sends it after the next CONNACK
         self._client.publish(topic, payload, qos=1)
         return True
 
-    def drain(self, timeout_s: float) -> bool:
-        """Wait until every message has its PUBACK; return whether that happened in time."""
+    def drain(self) -> int:
+        """Wait until every message has its PUBACK, or none came for ``patience_s``; return how many lack theirs."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._under_way == 0, timeout_s)
+            while self.under_way and (left_s := self._patience_s()) > 0:
+                self._changed.wait(left_s)
+            return self.under_way
 
     def close(self) -> None:
         """Disconnect and end paho's thread."""
         self._client.disconnect()
         self._client.loop_stop()
+
+    def _patience_s(self) -> float:
+        """Return for how many seconds more to wait for a broker that owes PUBACKs and sends none."""
+        return self._quiet_since + self._options.patience_s - time.monotonic()
 
     def _on_connect(
         self, _client: mqtt.Client, _data: Any, _flags: Any, reason: ReasonCode, properties: Properties | None
@@ -125,7 +142,7 @@ class Publisher:
                 self._window = min(self._options.window, limit or self._options.window)
                 self.connections += 1
                 if self.connections > 1:
-                    self.resent += self._under_way
+                    self.resent += self.under_way
             self._changed.notify_all()
 
     def _on_publish(
@@ -135,7 +152,8 @@ class Publisher:
             self.acknowledged += 1
             self.unheard += reason.value == _NO_SUBSCRIBERS
             self.refused += reason.value >= _FIRST_FAILURE
-            self._under_way -= 1
+            self.under_way -= 1
+            self._quiet_since = time.monotonic()
             self._changed.notify()
 
 

@@ -1,7 +1,7 @@
 """Run a simulated city against a broker: history as fast as it goes, then live, at a device's pace or a set rate.
 
 The broker's PUBACK is what counts: at most ``window`` messages are under way without one, and after a broken
-connection they are sent again with the same bytes.
+connection they are sent again with the same bytes. A broker that never comes back ends the run: see ``patience_s``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 RATE_PROPERTIES = ("pm25", "pm10", "so2", "no2", "o3", "co", "air_temperature", "relative_humidity")
 """What the stations of a load test measure: eight readings a message, for ``synthetic_catalogue``."""
-_DRAIN_S, _LIVE_STEP_S = 30.0, 0.02
+_LIVE_STEP_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,7 @@ class SimulateOptions:
         rate: messages per second, evenly over all devices, in place of their own intervals.
         truth: ground-truth file to write.
         window: messages under way without PUBACK at most (the broker's Receive Maximum if that is lower).
+        patience_s: waits so long for a PUBACK that is due, before the broker counts as gone; a run without end stays.
         host: of the broker.
         port: of the broker.
         client_id: MQTT client id.
@@ -67,6 +68,7 @@ class SimulateOptions:
     rate: float | None = None
     truth: Path | None = None
     window: int = 1000
+    patience_s: float = 30.0
     host: str = "127.0.0.1"
     port: int = 1883
     client_id: str = "qingtu-simulator"
@@ -89,6 +91,7 @@ class Summary:
         refused: PUBACKs with a reason code of failure, such as not authorised: these messages are lost.
         unheard: PUBACKs by which the broker says that nobody subscribes to the topic (MQTT 5).
         connections: how many it took.
+        unacknowledged: published without a PUBACK in the end: the broker may have them or not.
     """
 
     totals: Totals
@@ -96,6 +99,7 @@ class Summary:
     refused: int
     unheard: int
     connections: int
+    unacknowledged: int
 
 
 def simulate(
@@ -136,7 +140,7 @@ def simulate(
             if options.live and not stop.is_set():
                 end_us = None if options.for_s is None else now_us + round(options.for_s * SECOND)
                 to_us = run.live(now_us, end_us, _bar(progress, "实时 live", options.for_s, world))
-            publisher.drain(_DRAIN_S)
+            unacknowledged = publisher.drain()
             totals = truth.finish(
                 from_us,
                 to_us,
@@ -149,7 +153,7 @@ def simulate(
     finally:
         publisher.close()
     seconds = (clock.now_us() - now_us) / SECOND
-    return Summary(totals, seconds, publisher.refused, publisher.unheard, publisher.connections)
+    return Summary(totals, seconds, publisher.refused, publisher.unheard, publisher.connections, unacknowledged)
 
 
 class _Bar:

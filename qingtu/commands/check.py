@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import typer
 
 from ingest.decoders import DECODERS
 from ingest.routes import RouteTable
 from qingtu.catalogue import Catalogue as Loaded
-from qingtu.catalogue_checks import content_of, network_of, problems_of
+from qingtu.catalogue_checks import content_of, ids_of, network_of, problems_of
 from qingtu.catalogue_files import read_blocks
 from qingtu.catalogue_partial import has
+from qingtu.catalogue_words import Domain, nearest
 from qingtu.commands.options import Catalogue, Data, SettingsFile, reading_of
 from qingtu.commands.output import out
 from qingtu.errors import ConfigError, Problem
@@ -34,6 +35,8 @@ _FILES: Final = (
 )  # fmt: skip
 _KAFKA_FILES: Final = ("kafka.password_file", "kafka.ca_file")
 _INFLUX_FILES: Final = ("influx.token_file",)
+_LISTED: Final = 20
+"""So many allowed words are listed; a city has hundreds of stations."""
 _GRAFANA_FILES: Final = ("grafana.token_file", "grafana.influx_token_file")
 
 
@@ -116,7 +119,7 @@ def _all(reading: Reading, blocks: Blocks | None, files: Iterable[str]) -> list[
             problems.append(reading.at(tuple(name.split(".")), str(path), "没有此文件 / no such file"))
     problems += _channels(reading)
     if blocks is not None:
-        problems += [*problems_of(blocks), *together(reading, blocks)]
+        problems += [*problems_of(blocks), *together(reading, blocks), *_told(reading, blocks)]
     return in_order(problems, reading.file)
 
 
@@ -130,6 +133,47 @@ def _channels(reading: Reading) -> Iterator[Problem]:
                 yield reading.at((*where, key), str(path), "没有此文件 / no such file")
         if channel.kind == "apprise" and reading.knows(*where, "kind") and find_spec("apprise") is None:
             yield reading.at((*where, "kind"), repr(channel.kind), NO_APPRISE)
+
+
+def _told(reading: Reading, blocks: Blocks) -> Iterator[Problem]:
+    """Yield what routes of notifications name and the catalogue has not: such a route fits no alert, nobody is told.
+
+    A district must have a station: six wrong digits look like six right ones. A domain is of a closed list, where no
+    wrong word passes, so it may be named before its first station is there.
+    """
+    named = _names(blocks)
+    for number, route in enumerate(reading.settings.notify.routes):
+        for key, (zh, en, allowed, complete) in named.items():
+            where = ("notify", "routes", str(number), key)
+            if not complete or not reading.knows(*where):
+                continue
+            some = _list(allowed) if len(allowed) <= _LISTED else f"the {len(allowed)} of the catalogue"
+            for name in getattr(route, key):
+                if name not in allowed:
+                    text = f"{zh} / {en}{nearest(name, allowed)} (allowed: {some or '-'})"
+                    yield reading.at(where, repr(name), text)
+
+
+def _names(blocks: Blocks) -> dict[str, tuple[str, str, set[str], bool]]:
+    """Return by key of a route: what a wrong name is told, the right names, and whether those are all."""
+    known = {
+        key: ids_of(getattr(blocks, key), key not in blocks.partly_read) for key in ("networks", "stations", "rules")
+    }
+    placed = [block.item for block in blocks.stations if has(block.item, "district")]
+    districts = {station.district for station in placed if station.district is not None}
+    all_placed = "stations" not in blocks.partly_read and len(placed) == len(blocks.stations)
+    return {
+        "domains": ("没有此领域", "is not a domain", set(get_args(Domain)), True),
+        "networks": ("没有此网", "is not a network", *known["networks"]),
+        "districts": (
+            "没有站点在此区",
+            "no station lies in this district, six digits of GB/T 2260",
+            districts,
+            all_placed,
+        ),
+        "stations": ("没有此站", "is not a station", *known["stations"]),
+        "rules": ("没有此规则", "is not a rule", *known["rules"]),
+    }
 
 
 def _used(blocks: Blocks) -> Iterator[tuple[Block[Any], tuple[Key, ...], str, str]]:

@@ -13,7 +13,7 @@ from rich.text import Text
 from qingtu.logs import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 MESSAGES: Final = {
     "received": "收到 received",
@@ -53,13 +53,15 @@ def print_json(data: Any, *, line: bool = False) -> None:
     sys.stdout.flush()
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
-    """Print a table; numbers stand on the right."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None, whole: Collection[str] = ()
+) -> None:
+    """Print a table; numbers stand on the right, and what is in a column of ``whole`` is never broken into lines."""
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     kept = [list(row) for row in rows]
     for i, name in enumerate(columns):
         numbers = bool(kept) and all(isinstance(row[i], int | float) for row in kept)
-        made.add_column(name, justify="right" if numbers else "left", overflow="fold")
+        made.add_column(name, justify="right" if numbers else "left", overflow="fold", no_wrap=name in whole)
     for row in kept:
         made.add_row(*(cell(value) for value in row))
     out().print(made)

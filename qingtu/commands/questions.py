@@ -15,6 +15,12 @@ from qingtu.commands.options import Catalogue, Data, Json, SettingsFile, local_t
 from qingtu.commands.output import ledger_line, ledger_table, out, print_json, print_table
 
 LEVELS = ("", "蓝 blue", "黄 yellow", "橙 orange", "红 red")
+ALERT_STATES = {
+    "open": "未确认 open",
+    "acknowledged": "已确认 acked",
+    "resolved": "已解除 resolved",
+    "withdrawn": "已撤回 withdrawn",
+}
 STATES = {
     "ok": "正常 ok",
     "degraded": "降级 degraded",
@@ -199,27 +205,24 @@ def alerts(
     if json:
         print_json(found)
         return
+    # What belongs together shares a column, and wraps at its spaces: nine columns do not fit into 80 or 100 characters.
     rows = [
         (
-            a["id"], LEVELS[a["level"]], a["state"], _where(a), a["property"], a["value"], a["limit"],
-            local_time(a["opened_ms"] * 1000), a["who"],
+            a["id"], " ".join((LEVELS[a["level"]], ALERT_STATES.get(a["state"], a["state"]), a["who"])), a["rule"],
+            f"{_where(a)} {a['property'] or ''}", f"{_number(a['value'])}/{_number(a['limit'])}",
+            local_time(a["opened_ms"] * 1000),
         )
         for a in found
     ]  # fmt: skip
-    print_table(
-        (
-            "id",
-            "级别 level",
-            "状态 state",
-            "站点 station",
-            "观测量 property",
-            "值 value",
-            "限值 limit",
-            "起始 opened",
-            "人 who",
-        ),
-        rows,
-    )
+    columns = (
+        "id", "级别 level 状态 state 人 who", "规则 rule", "站点 station 观测量 property", "值/限值 value/ limit",
+        "起始 opened",
+    )  # fmt: skip
+    print_table(columns, rows, whole=("id",))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
 
 
 def _where(alert: dict[str, Any]) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qingtu.client import ServiceError
 from qingtu.commands.host import reach
 from qingtu.commands.options import Data, Json, SettingsFile, duration_s, local_time, settings_of
-from qingtu.commands.output import out, print_json, print_table
+from qingtu.commands.output import MESSAGES, out, print_json, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,10 @@ def list_rejected(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """List what is in quarantine, newest first, with counts by reason / 列出被隔离的消息."""
+    """List rejected messages, newest first, and what became of each / 列出被隔离的消息及其结果.
+
+    Those that were driven again with success stay in the list; the counts by reason are of what is in quarantine now.
+    """
     with reach(settings_of(file, data)) as client, _known_reason():
         found = client.get("/api/quarantine", reason=reason, limit=limit)
     if json:
@@ -43,12 +46,24 @@ def list_rejected(
             [(e["reason"], e["stage"], e["count"], local_time(e["until_ms"] * 1000)) for e in found["expired"]],
         )
     print_table(
-        ("id", "收到 received", "网 network", "设备 device", "原因 reason", "说明 detail"),
+        ("id", "收到 received", "网 network", "设备 device", "结果 outcome", "原因 reason", "说明 detail"),
         [
-            (r["id"], local_time(r["received_ms"] * 1000), r["network"], r["device"], r["reason"], r["detail"])
+            (
+                r["id"], local_time(r["received_ms"] * 1000), r["network"], r["device"], _outcome(r), r["reason"],
+                r["detail"],
+            )
             for r in found["rows"]
         ],
-    )
+        whole=("id",),
+    )  # fmt: skip
+
+
+def _outcome(row: dict[str, Any]) -> str:
+    """Say whether a message is still in quarantine, or where it ended when it was driven again."""
+    again = row["redriven"]
+    if again is None:
+        return "隔离中 in quarantine"
+    return f"重投后 re-driven: {MESSAGES.get(again['outcome'], again['outcome'])}"
 
 
 @rejected_app.command()
@@ -64,7 +79,8 @@ def show(
     if json:
         print_json(found)
         return
-    print_table(("", ""), [(key, value) for key, value in found.items() if key not in ("payload_text", "payload_hex")])
+    told = {key: value for key, value in found.items() if key not in ("payload_text", "payload_hex")}
+    print_table(("", ""), [*(told | {"redriven": _outcome(found)}).items()])
     out().print(_dump(bytes.fromhex(found["payload_hex"])))
 
 

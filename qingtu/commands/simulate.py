@@ -35,6 +35,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter an option of the command
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="Write the ground truth here / 真值文件")] = None,
     window: Annotated[int, typer.Option(min=1, max=65_535, help="Messages without PUBACK at most / 未确认上限")] = 1000,
+    patience: Annotated[str, typer.Option(help="Wait so long for a PUBACK that is due / 等待确认的时长")] = "30s",
     host: Annotated[str | None, typer.Option(help="Broker (mqtt.host, else 127.0.0.1) / 代理地址")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65_535, help="Its port (mqtt.port) / 端口")] = None,
     version: Annotated[str, typer.Option(help="MQTT 5 or 3.1.1 / 协议版本")] = "5",
@@ -49,7 +50,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter an option of the command
 ) -> None:
     """Publish a simulated city to any broker / 发布模拟数据.
 
-    Exit code 1 when the broker refused messages or nobody subscribes to their topics.
+    Exit code 1 when the broker refused messages or nobody subscribes to their topics; 3 when it went away and messages
+    were never acknowledged.
     """
     settings = settings_of(file, None, catalogue)
     if version not in ("5", "3.1.1"):
@@ -58,7 +60,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter an option of the command
     options = SimulateOptions(
         catalogue=own, seed=seed, faults=parse_faults(faults), history_h=duration_s(history) / 3600, live=live,
         for_s=None if for_time is None else duration_s(for_time), rate=rate, truth=truth, window=window,
-        host=host or settings.mqtt.host or "127.0.0.1", port=port or settings.mqtt.port, client_id=client_id,
+        patience_s=duration_s(patience), client_id=client_id,
+        host=host or settings.mqtt.host or "127.0.0.1", port=port or settings.mqtt.port,
         version="3.1.1" if version == "3.1.1" else "5", username=username, password=_password(password_file), tls=tls,
         ca_file=ca_file, cert_file=cert_file, key_file=key_file,
     )  # fmt: skip
@@ -68,6 +71,11 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter an option of the command
         print_json(asdict(summary))
     else:
         _tell(asdict(summary))
+    if summary.unacknowledged:
+        raise StartError(
+            f"{summary.unacknowledged:,} 条未确认, 代理无应答 / not acknowledged, and the broker at "
+            f"{options.host}:{options.port} does not answer: it may have them or not; start it and run this again"
+        )
     if summary.refused or summary.unheard:
         raise typer.Exit(1)
 

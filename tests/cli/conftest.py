@@ -47,14 +47,26 @@ class Ran:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-def inside(*words: object, more: Mapping[str, str] | None = None, stdin: bytes = b"") -> Ran:
-    """Run a command in this process, which is a second faster, and put everything global back."""
+class Screen(io.StringIO):
+    """Standard output as a terminal."""
+
+    def isatty(self) -> bool:
+        """Say that a person looks."""
+        return True
+
+
+def inside(*words: object, more: Mapping[str, str] | None = None, stdin: bytes = b"", width: int = 0) -> Ran:
+    """Run a command in this process, which is a second faster, and put everything global back.
+
+    With a ``width`` standard output is a terminal of so many columns.
+    """
     root = logging.getLogger()
     before = root.handlers[:], root.level
-    out, err, given = io.StringIO(), io.StringIO(), io.TextIOWrapper(io.BytesIO(stdin))
+    out, err, given = Screen() if width else io.StringIO(), io.StringIO(), io.TextIOWrapper(io.BytesIO(stdin))
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "stdin", given)
-        for key, value in {"QINGTU_CATALOGUE": str(CATALOGUE), **(more or {})}.items():
+        screen = {"COLUMNS": str(width), "TERM": "dumb"} if width else {}
+        for key, value in {"QINGTU_CATALOGUE": str(CATALOGUE), **screen, **(more or {})}.items():
             patch.setenv(key, value)
         try:
             code = main([str(word) for word in words])
@@ -144,9 +156,9 @@ class Running:
         if file.exists():
             os.kill(json.loads(file.read_text())["pid"], signal.SIGKILL)
 
-    def ask(self, *words: object) -> Ran:
+    def ask(self, *words: object, width: int = 0) -> Ran:
         """Run another command on the same data folder, in this process."""
-        return inside(*words, more={**self.more, "QINGTU_DATA": str(self.folder / "data")})
+        return inside(*words, more={**self.more, "QINGTU_DATA": str(self.folder / "data")}, width=width)
 
 
 def alive(pid: int) -> bool:

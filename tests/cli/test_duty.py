@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from paho.mqtt import publish
 from paho.mqtt.enums import MQTTProtocolVersion
+from rich.cells import cell_len
 
 from tests.cli.conftest import Running
 from tests.waiting import until
@@ -28,6 +29,7 @@ stations:
     domain: air
     kind: air
     position: [120.3, 36.1]
+    district: "370202"
     devices: [{id: s, properties: [pm25]}]
 rules:
   - {id: mute-me, kind: silence, zh: 静, en: Quiet, after_s: 0.5}
@@ -78,12 +80,15 @@ def test_maintenance_is_listed_and_ended(service: Running) -> None:
 
 
 def test_wrong_words_are_refused_in_one_line(service: Running) -> None:
-    """A mute of nothing, of a rule or a station that is not there, and a time that is none; nothing is written."""
+    """A mute of nothing, of what is not there, and a time that is none; nothing is written."""
     ran = service.ask("alerts", "mute", "--for", "2h")
     assert (ran.code != 0, ran.err.count("\n"), "a station, a district or a rule" in ran.err) == (True, 1, True)
-    for words in (("mute", "--rule", "nothing"), ("mute", "--station", "nowhere"), ("maintenance", "nowhere")):
+    places = (("--rule", "nothing"), ("--station", "nowhere"), ("--district", "abc"), ("--district", "370203"))
+    for words in (*(("mute", *place) for place in places), ("maintenance", "nowhere")):
         ran = service.ask("alerts", *words, "--for", "2h")
         assert (ran.code, ran.err.count("\n")) == (4, 1), words
+    assert "没有站点在此区" in service.ask("alerts", "mute", "--district", "abc", "--for", "2h").err
+    assert service.ask("alerts", "mute", "--district", "370202", "--for", "0").code == 0
     assert service.ask("alerts", "mute", "--rule", "mute-me", "--for", "soon").code == 2
     assert service.ask("alerts", "mutes", "--json").json == {"mutes": [], "maintenance": []}
 
@@ -99,6 +104,17 @@ def test_a_comment_stands_at_the_alert_with_the_person(service: Running) -> None
     assert service.ask("alerts", "--json").json[0]["state"] == "open"
     assert service.ask("alerts", "comment", alert["id"], " ").code != 0
     assert service.ask("alerts", "comment", "none", "x").code == 4
+
+
+@pytest.mark.parametrize("width", [0, 80, 100])
+def test_the_list_of_alerts_names_rule_and_station(service: Running, width: int) -> None:
+    """Whole words on a terminal of 80 columns, too; what is piped has one line an alert."""
+    until(lambda: service.ask("alerts", "--json").json, "the silence alert")
+    (alert,) = service.ask("alerts", "--json").json
+    lines = service.ask("alerts", width=width).out.splitlines()
+    assert all(any(word in line for line in lines) for word in ("规则 rule", alert["id"], "mute-me", STATION, "open"))
+    assert width or len(lines) == 2
+    assert not width or max(map(cell_len, lines)) <= width
 
 
 def test_corrections_of_nothing_are_none(service: Running) -> None:
@@ -136,3 +152,21 @@ def test_corrections_tell_what_changed_and_because_of_what(service: Running) -> 
     shown = service.ask("corrections", "--since", "1h", "--what", "hour").out
     assert "1 条更正 corrections" in shown
     assert "10.5 (60/60)" in shown
+
+
+def test_a_message_that_left_quarantine_is_marked(service: Running) -> None:
+    """The list and the message itself tell whether a re-drive worked: in quarantine before, stored afterwards."""
+    ahead = datetime.now(UTC) + timedelta(hours=2)
+    body = json.dumps({"time": round(ahead.timestamp() * 1000), "readings": {"pm25": 12}})
+    at, version = service.ports[0], MQTTProtocolVersion.MQTTv5
+    publish.single("qt/n/s/up", body, qos=1, hostname="127.0.0.1", port=at, protocol=version)
+    until(lambda: service.ask("rejected", "list", "--json").json["rows"], "the message")
+    (row,) = service.ask("rejected", "list", "--json").json["rows"]
+
+    def told() -> list[str]:
+        return [service.ask("rejected", *words).out for words in (("list",), ("show", row["id"]))]
+
+    assert all("隔离中 in quarantine" in text for text in told())
+    assert service.ask("rejected", "redrive", row["id"], "--shift", "-2h").code == 0
+    until(lambda: service.ask("rejected", "list", "--json").json["counts"] == [], "its way out")
+    assert all("重投后 re-driven: 入库 stored" in text and "隔离中" not in text for text in told())

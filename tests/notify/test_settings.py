@@ -93,3 +93,50 @@ def test_check_looks_for_files_and_for_apprise(
     assert f"{file}:7: notify.channels.duty.url_file = {tmp_path}/u: 没有此文件 / no such file" in said
     assert f"{file}:8: notify.channels.duty.kind = 'apprise': 需要 apprise" in said
     assert "pip install 'qingtu[notify]'" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "says"),
+    [
+        ("stations", "Aa", "没有此站 / is not a station (是否指 / did you mean 'A'?) (allowed: A, B)"),
+        ("rules", "dusty", "没有此规则 / is not a rule (是否指 / did you mean 'dust'?) (allowed: dust)"),
+        ("domains", "aire", "没有此领域 / is not a domain (是否指 / did you mean 'air'?) (allowed: air, community, "),
+        ("networks", "o", "没有此网 / is not a network (allowed: m, n)"),
+        ("districts", "370204", "没有站点在此区 / no station lies in this district, six digits of GB/T 2260 (是否"),
+        ("districts", "abc", "six digits of GB/T 2260 (allowed: 370202, 370203)"),
+    ],
+)  # fmt: skip
+def test_check_refuses_routes_that_fit_no_alert(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, wrong: str, says: str
+) -> None:
+    """A name that the catalogue has not, with its line and what is allowed; right names beside it are no problem."""
+    right = {"stations": "A", "rules": "dust", "domains": "ocean", "networks": "m", "districts": "370202"}[key]
+    words = _city(tmp_path, STATIONS, f'{key} = ["{right}"]\n')
+    assert main(words) == 0
+    words = _city(tmp_path, STATIONS, f'{key} = ["{right}", "{wrong}"]\n')
+    capsys.readouterr()
+    assert main(words) == 1
+    said = capsys.readouterr().out
+    assert f"qingtu.toml:10: notify.routes.1.{key} = '{wrong}': " in said
+    assert says in said
+    assert "1 个问题" in said
+
+
+def test_names_that_a_broken_block_may_hold_are_not_doubted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """While the catalogue cannot be read as a whole, only its own problem is told."""
+    words = _city(tmp_path, STATIONS.replace("{id: B,", "{id: 'B b',"), 'stations = ["B"]\nrules = ["dust"]\n')
+    assert main(words) == 1
+    said = capsys.readouterr().out
+    assert "stations[1].id" in said
+    assert "notify.routes" not in said
+
+
+def _city(folder: Path, stations: str, route: str) -> list[str]:
+    """Write a catalogue and settings with one route, and return the words of the check."""
+    (folder / "stations").mkdir(exist_ok=True)
+    (folder / "stations" / "all.yaml").write_text(stations, encoding="utf-8")
+    (folder / "u").write_text("http://h")
+    base = '[[routes]]\nname = "native"\ntopic = "qt/{network}/{device}/up"\n'
+    text = HEAD + base + DUTY.replace('"u"', f'"{folder}/u"') + ROUTE + route
+    (folder / "qingtu.toml").write_text(text, encoding="utf-8")
+    return ["check", "-c", str(folder / "qingtu.toml"), "--catalogue", str(folder / "stations")]

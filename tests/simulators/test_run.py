@@ -21,6 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from rich.progress import Progress
 
 from qingtu.catalogue import synthetic_catalogue
+from qingtu.cli import main
 from qingtu.clock import HOUR, ManualClock
 from qingtu.errors import StartError
 from simulators.faults import FaultPlan, parse_faults
@@ -154,6 +155,27 @@ def test_a_broker_that_refuses_is_named_with_its_reason() -> None:
         threading.Thread(target=refuse, daemon=True).start()
         with pytest.raises(StartError, match=r"Bad user name or password.*check user, password and TLS"):
             simulate(options(server.getsockname()[1], username="u", password="wrong"))
+
+
+@pytest.mark.parametrize("window", [1000, 5])
+def test_a_broker_that_goes_for_good_ends_the_run_and_is_told(
+    broker: Broker, capfd: pytest.CaptureFixture[str], window: int
+) -> None:
+    """With room in the window or without: the sums are printed, the open ones are told, and the exit code is 3."""
+    words = ["--port", str(broker.port), "--rate", "50", "--stations", "10", "--for", "2s", "--patience", "1s"]
+    timer = threading.Timer(1.0, broker.kill)
+    timer.start()
+    code = main(["simulate", *words, "--window", str(window), "--json"])
+    told = capfd.readouterr()
+    summary = json.loads(told.out)
+    totals = summary["totals"]
+    left = totals["published"] - totals["acknowledged"]
+    assert 0 < totals["acknowledged"] < totals["published"]
+    assert summary["unacknowledged"] == left
+    assert window in {left, 1000}
+    assert f"qingtu: {left} 条未确认, 代理无应答 / not acknowledged" in told.err
+    assert f"127.0.0.1:{broker.port} does not answer" in told.err
+    assert code == 3
 
 
 class BreakingWire:

@@ -49,6 +49,9 @@ def test_mutes_and_maintenance_name_the_person_and_hide_nothing(run: Running) ->
     stream = run.stream()
     assert run.post("alerts/mute", {"for_s": 60}).status_code == 422
     assert run.post("alerts/mute", {"for_s": 60, "rule": "nothing"}).status_code == 404
+    for district in ("abc", "999999", "3702020"):
+        refused = run.post("alerts/mute", {"for_s": 60, "district": district})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (404, "unknown_district")
     assert run.post("alerts/maintenance", {"for_s": 60, "station": "nowhere"}).status_code == 404
     answer = run.post("alerts/mute", {"for_s": 3600, "station": "A", "note": "烟花"})
     assert (answer.status_code, answer.json()["who"]) == (202, "operator")

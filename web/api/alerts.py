@@ -33,7 +33,7 @@ class Mute(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     station: str = Field("", max_length=64)
-    district: str = Field("", max_length=6)
+    district: str = Field("", max_length=64)
     rule: str = Field("", max_length=64)
     for_s: _ForS
     note: str = Field("", max_length=2000)
@@ -121,6 +121,9 @@ def mute(request: Request, context: Ctx, person: Person, body: Mute) -> Response
         raise ApiError(422, "empty_mute", "须指定站点、区或规则", "a mute needs a station, a district or a rule")
     catalogue = context.service.catalogue
     _known_station(context, body.station)
+    if body.district and body.district not in {station.district for station in catalogue.stations.values()}:
+        message = "no station lies in this district (six digits of GB/T 2260)"
+        raise ApiError(404, "unknown_district", "没有站点在此区 (GB/T 2260 六位代码)", message)
     if body.rule and body.rule not in {rule.id for rule in catalogue.rules}:
         raise ApiError(404, "unknown_rule", "没有这条规则", "there is no such rule")
     until_us = context.live.now_ms() * 1000 + round(body.for_s * SECOND)
