@@ -64,7 +64,9 @@ def show(
     if json:
         print_json(found)
         return
-    print_table(("", ""), [(key, value) for key, value in found.items() if key not in ("payload_text", "payload_hex")])
+    apart = ("payload_text", "payload_hex", "before")
+    before = [("before", f"{old['reason']}: {old['detail']}") for old in found["before"]]
+    print_table(("", ""), [*((key, value) for key, value in found.items() if key not in apart), *before])
     out().print(_dump(bytes.fromhex(found["payload_hex"])))
 
 
