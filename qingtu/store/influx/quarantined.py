@@ -142,7 +142,9 @@ class QuarantineQueries(Told):
     def _leaving(self, before_us: int, kept_from: Mapping[int, int]) -> dict[int, Gone]:
         """Count, by partition, the messages in quarantine that were received before a time and since they are kept."""
         seen: dict[int, dict[tuple[str, str], set[tuple[int, int]]]] = {}
-        for one in self._inside(between(max(min(kept_from.values()), 0), before_us)):
+        inside = sorted(self._inside(between(max(min(kept_from.values()), 0), before_us)), reverse=True)
+        # Once, though two stages refused it: what left is counted against the books.
+        for one in {(one.partition, one.message): one for one in inside}.values():
             if one.received_us >= kept_from.get(one.partition, before_us):
                 mine = seen.setdefault(one.partition, {}).setdefault((one.reason, one.stage), set())
                 mine.add((one.message, one.received_us // DAY))
