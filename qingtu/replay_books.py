@@ -15,6 +15,7 @@ from qingtu.clock import HOUR
 from qingtu.records import PROCESSED, Frame, Outcome
 from qingtu.store import books
 from qingtu.store.books import BookEntry, Changes
+from qingtu.store.queries import NEWEST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,11 +46,13 @@ SELECT o.partition, coalesce(o.redrive_of, c.origin) AS message,
 FROM changes c JOIN gen.outcomes o ON o.partition = c.origin_partition AND o.position = c.origin
 GROUP BY o.partition, message
 """  # noqa: S608
-_SAME_REASON: Final = """
-SELECT r.partition, r.position FROM rejected r JOIN gen.rejected g
-    ON g.partition = r.partition AND g.position = r.position
+_SAME_REASON: Final = f"""
+SELECT mine.partition, mine.message FROM ({NEWEST.format(of="")}) mine JOIN ({NEWEST.format(of="gen.")}) theirs
+    ON theirs.partition = mine.partition AND theirs.message = mine.message
+JOIN rejected r ON r.partition = mine.partition AND r.position = mine.position
+JOIN gen.rejected g ON g.partition = theirs.partition AND g.position = theirs.position
 WHERE r.stage = g.stage AND r.reason = g.reason AND r.detail = g.detail
-"""
+"""  # noqa: S608
 
 
 class Booked(NamedTuple):
@@ -131,7 +134,8 @@ def _enter(
         own.add(key, was.name.lower(), -1)
         own.add(key, "quarantined", 1)
         decoded = entry.decoded if before is None else before.decoded
-        own.quarantined[message] = BookEntry(entry.network, entry.hour, decoded, 0)
+        # Which row refused it last is the generation's: an old re-drive that passed must not speak for it.
+        own.quarantined[message] = BookEntry(entry.network, entry.hour, decoded, 0, moved_by=entry.moved_by)
         entered.append(message)
     return entered
 
@@ -171,9 +175,9 @@ def _move(
 
 
 def _tell(db: duckdb.DuckDBPyConnection, messages: list[At]) -> None:
-    """Let ``rejected`` say of these messages what the generation says."""
+    """Let ``rejected`` say of these messages what the generation says, also of the rows that drove them again."""
     for partition in {partition for partition, _ in messages}:
         given = [partition, [position for p, position in messages if p == partition]]
-        some = "WHERE partition = ? AND position IN (SELECT unnest(?))"
+        some = "WHERE partition = ? AND coalesce(redrive_of, position) IN (SELECT unnest(?))"
         db.execute(f"DELETE FROM rejected {some}", given)  # noqa: S608 - our own words
         db.execute(f"INSERT INTO rejected SELECT * FROM gen.rejected {some}", given)  # noqa: S608

@@ -68,7 +68,7 @@ FROM happened WHERE partition = ? ORDER BY ALL
 _REFUSALS: Final = """
 SELECT * EXCLUDE (refused, refused_by_gateway, received_at), refused AS readings_refused,
     refused_by_gateway AS refused, epoch_us(received_at) AS received_at
-FROM rejected WHERE partition = ? AND position IN (SELECT unnest(?)) ORDER BY position
+FROM rejected WHERE partition = ? AND coalesce(redrive_of, position) IN (SELECT unnest(?)) ORDER BY position
 """
 _FIGURES_CHANGED: Final = """
 SELECT DISTINCT f.what, f.station, f.property, f.channel, epoch_ms(f.start) AS start_ms,

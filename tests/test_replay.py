@@ -23,7 +23,7 @@ from qingtu.clock import HOUR, SECOND, ManualClock
 from qingtu.contracts import ReadingQuery
 from qingtu.errors import NotFound, QingtuError, StartError
 from qingtu.explain import explain
-from qingtu.records import NEIGHBOUR, OVERRIDDEN, PROCESSED, RAW, Cause
+from qingtu.records import NEIGHBOUR, OVERRIDDEN, PROCESSED, RAW, Cause, Outcome
 from qingtu.replay_diff import LIVE, diff
 from qingtu.replay_pass import config_of
 from qingtu.replay_promote import BEFORE, promote
@@ -283,6 +283,69 @@ def test_what_does_not_pass_any_more_is_withdrawn_and_comes_back(scene: Scene) -
     audit = scene.audited()
     assert audit["agrees"], audit["checks"]
     assert audit["ledger"]["messages"]["quarantined"] == 12
+
+
+def driven_again(scene: Scene, shift_s: float = 0) -> None:
+    """Drive all of the quarantine again, with the catalogue of now."""
+    scene.live([])
+    service = scene.service()
+    try:
+        service.redrive(None, "t", shift_s=shift_s)
+        scene.run(service)
+    finally:
+        service.close()
+
+
+def reasons(scene: Scene) -> tuple[list[tuple[str, int]], list[str], list[list[str]]]:
+    """What quarantine says: counts by reason, reasons as listed, and how each message in it was refused."""
+    service = scene.service()
+    try:
+        store = service.store
+        counts = [(row["reason"], row["count"]) for row in store.quarantine_counts()]
+        told = [[row["reason"] for row in store.refusals_of(at)] for at in store.in_quarantine()]
+        assert all(store.in_quarantine(reason) for reason, _ in counts)
+        return counts, [row["reason"] for row in store.quarantine()], told
+    finally:
+        service.close()
+
+
+def test_a_promote_replaces_why_a_message_was_refused_again(scene: Scene) -> None:
+    """An unknown device, then an unknown field, then a catalogue without the device: it is unknown again."""
+    scene.live([reading("x", 600, pm25=20, weird=1), tick(9000)])
+    scene.write(more=MORE)
+    driven_again(scene)
+    assert reasons(scene) == (
+        [("unknown_property", 1)], ["unknown_property"], [["unknown_property", "unknown_device"]],
+    )  # fmt: skip
+    assert scene.diff(scene.replay("same"))["empty"]
+    scene.write()
+    made = scene.replay("lost")
+    assert scene.promote(made)["messages"] == {"left": 0, "entered": 0, "stay": 1}
+    assert reasons(scene) == ([("unknown_device", 1)], ["unknown_device"], [["unknown_device", "unknown_device"]])
+    assert scene.diff(made)["empty"]
+    audit = scene.audited()
+    assert audit["agrees"], audit["checks"]
+
+
+def test_what_enters_quarantine_tells_what_its_last_row_was_refused_for(scene: Scene) -> None:
+    """A clock a day ahead, mended by a shift to 200 s ahead; then only 60 s are allowed: the 200 are the reason."""
+    scene.live([reading("a", 600 + 86_400, 600, dust=20), tick(9000)])
+    driven_again(scene, 200 - 86_400)
+    assert reasons(scene) == ([], ["clock_wrong"], [])
+    strict = scene.settings.model_copy(
+        update={"process": scene.settings.process.model_copy(update={"ahead_limit_s": 60})}
+    )
+    made = replay.replay(strict, load_catalogue(strict.catalogue), "strict", T0, None, now_us=NOW)
+    assert scene.promote(made)["messages"] == {"left": 0, "entered": 1, "stay": 0}
+    service = scene.service()
+    try:
+        (row,) = service.store.quarantine()
+        ((_, at),) = service.store.in_quarantine("clock_wrong")
+        assert (row["redrive_of"], row["moved_by"], row["outcome"]) == (at, row["position"], Outcome.QUARANTINED)
+        assert len(service.store.refusals_of((0, at))) == 2
+    finally:
+        service.close()
+    assert scene.diff(made)["empty"]
 
 
 def test_a_second_mending_of_the_same_span_follows_the_first(scene: Scene) -> None:

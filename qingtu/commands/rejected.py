@@ -79,8 +79,9 @@ def show(
     if json:
         print_json(found)
         return
-    told = {key: value for key, value in found.items() if key not in ("payload_text", "payload_hex")}
-    print_table(("", ""), [*(told | {"redriven": _outcome(found)}).items()])
+    told = {key: value for key, value in found.items() if key not in ("payload_text", "payload_hex", "before")}
+    before = [("before", f"{old['reason']}: {old['detail']}") for old in found["before"]]
+    print_table(("", ""), [*(told | {"redriven": _outcome(found)}).items(), *before])
     out().print(_dump(bytes.fromhex(found["payload_hex"])))
 
 

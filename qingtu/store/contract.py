@@ -101,10 +101,27 @@ class PrimaryStore(Store, Protocol):
         """Return the alert transitions that a raw row caused."""
         ...
 
-    def quarantine(
-        self, *, reason: str | None = None, limit: int = 200, ids: Sequence[tuple[int, int]] | None = None
-    ) -> list[dict[str, Any]]:
-        """Return rejected messages, newest first, with what became of them (``outcome``, ``moved_by``)."""
+    def quarantine(self, *, reason: str | None = None, limit: int = 200) -> list[dict[str, Any]]:
+        """Return rejected messages, newest first, with what became of them (``outcome``, ``moved_by``).
+
+        A message that was driven again and refused again is told by its newest refusal alone: ``position`` is that
+        of the row that drove it again, ``redrive_of`` its own. It stands here twice only if two stages refused it.
+
+        Args:
+            reason: only those whose newest reason code is this.
+            limit: at most so many.
+        """
+        ...
+
+    def refusals_of(self, message: tuple[int, int]) -> list[dict[str, Any]]:
+        """Return how a message was refused, first and each time that it was driven again, the newest first.
+
+        Args:
+            message: (partition, position) of the message, or of a row that drove it again and was refused.
+
+        Returns:
+            rows as :meth:`quarantine` gives them; empty: nothing was refused there.
+        """
         ...
 
     def raw_rows(self, ids: Sequence[tuple[int, int]]) -> pa.RecordBatch:
@@ -112,11 +129,14 @@ class PrimaryStore(Store, Protocol):
         ...
 
     def in_quarantine(self, reason: str | None = None) -> list[tuple[int, int]]:
-        """Return (partition, position) of every message that is in quarantine now, oldest first."""
+        """Return (partition, position) of every message that is in quarantine now, oldest first.
+
+        The position is that of the message itself, however often it was driven again; the reason is its newest.
+        """
         ...
 
     def quarantine_counts(self) -> list[dict[str, Any]]:
-        """Return how many messages are in quarantine now, by reason and stage."""
+        """Return how many messages are in quarantine now, by newest reason and stage."""
         ...
 
     def events(self, start_us: int, end_us: int, limit: int = 1000) -> list[dict[str, Any]]:

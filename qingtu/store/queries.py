@@ -31,6 +31,29 @@ JOIN promotions m ON m.revision = p.revision AND m.partition = p.partition
 WHERE s.station = ? AND s.property = ? AND s.channel = ? AND p.time = ? AND p.revision = ?
 """
 
+_MESSAGE: Final = "coalesce(r.redrive_of, r.position)"
+_BOOKED: Final = f"quarantine_book b ON b.partition = r.partition AND b.position = {_MESSAGE}"
+# A row behind the one that decided last decides later, or never: its message had left before it was driven again.
+_DECIDED: Final = f"r.kind = 0 AND r.position <= greatest(b.moved_by, {_MESSAGE})"
+_REFUSED: Final = (
+    "SELECT r.* EXCLUDE (received_at), epoch_us(r.received_at) AS received_at, b.outcome, b.moved_by "  # noqa: S608
+    f"FROM rejected r LEFT JOIN {_BOOKED}"
+)
+NEWEST: Final = f"""
+SELECT r.partition, {_MESSAGE} AS message, max(r.position) AS position
+FROM {{of}}rejected r LEFT JOIN {{of}}{_BOOKED} WHERE {_DECIDED} GROUP BY ALL
+"""  # noqa: S608
+"""The raw row that says today why a message was refused: its own, or the last one that drove it again in vain.
+
+A promote decides, too, and has no row here; it replaces those of the message. ``of`` names an attached database.
+"""
+_NEWEST: Final = NEWEST.format(of="")
+IN_QUARANTINE: Final = (
+    f"FROM quarantine_book b JOIN ({_NEWEST}) n ON n.partition = b.partition AND n.message = b.position "
+    "JOIN rejected r ON r.partition = n.partition AND r.position = n.position WHERE b.outcome = 3"
+)
+"""Messages that are in quarantine now, each with its newest refusal."""
+
 
 class Queries:
     """The reading half of :class:`qingtu.store.duckdb.DuckStore`. Any thread may call."""
@@ -218,33 +241,31 @@ class Queries:
                 [station, prop, revision],
             )
 
-    def quarantine(
-        self, *, reason: str | None = None, limit: int = 200, ids: Sequence[tuple[int, int]] | None = None
-    ) -> list[dict[str, Any]]:
-        """Return rejected messages, newest first, with what became of them (``outcome``, ``moved_by``).
+    def quarantine(self, *, reason: str | None = None, limit: int = 200) -> list[dict[str, Any]]:
+        """Return rejected messages, newest first, as they were refused last; see the contract.
 
         Args:
-            reason: only with this reason code.
+            reason: only those whose newest reason code is this.
             limit: at most so many.
-            ids: only these (partition, position).
         """
-        conditions, args = ["r.kind = 0"], list[Any]()
-        if reason is not None:
-            conditions.append("r.reason = ?")
-            args.append(reason)
-        if ids is not None:
-            conditions.append(
-                "(r.partition, r.position) IN (SELECT (p, q) FROM (SELECT unnest(?) AS p, unnest(?) AS q))"
-            )
-            args += [[p for p, _ in ids], [at for _, at in ids]]
         with self.cursor() as db:
             return rows_of(
                 db,
-                "SELECT r.* EXCLUDE (received_at), epoch_us(r.received_at) AS received_at, b.outcome, b.moved_by "  # noqa: S608
-                "FROM rejected r LEFT JOIN quarantine_book b ON b.partition = r.partition AND "
-                "b.position = coalesce(r.redrive_of, r.position) "
-                f"WHERE {' AND '.join(conditions)} ORDER BY r.received_at DESC, r.position DESC LIMIT ?",
-                [*args, limit],
+                f"{_REFUSED} JOIN ({_NEWEST}) n ON n.partition = r.partition AND n.position = r.position "
+                "WHERE ? IS NULL OR r.reason = ? ORDER BY r.received_at DESC, r.position DESC, r.reason LIMIT ?",
+                [reason, reason, limit],
+            )
+
+    def refusals_of(self, message: tuple[int, int]) -> list[dict[str, Any]]:
+        """Return how a message was refused, the newest first; see the contract."""
+        partition, at = message
+        with self.cursor() as db:
+            return rows_of(
+                db,
+                f"{_REFUSED} WHERE r.partition = $partition AND {_DECIDED} AND {_MESSAGE} IN "  # noqa: S608
+                f"(SELECT {_MESSAGE} FROM rejected r WHERE r.partition = $partition AND r.position = $at) "
+                "ORDER BY r.position DESC, r.reason",
+                {"partition": partition, "at": at},
             )
 
     def raw_rows(self, ids: Sequence[tuple[int, int]]) -> pa.RecordBatch:
@@ -266,7 +287,7 @@ class Queries:
         return pa.RecordBatch.from_arrays(columns, schema=RAW_ROWS)
 
     def in_quarantine(self, reason: str | None = None) -> list[tuple[int, int]]:
-        """Return (partition, position) of every message that is in quarantine now, oldest first."""
+        """Return (partition, position) of every message in quarantine now, oldest first; see the contract."""
         with self.cursor() as db:
             rows: list[tuple[int, int]] = db.execute(
                 f"SELECT DISTINCT b.partition, b.position {IN_QUARANTINE} AND (? IS NULL OR r.reason = ?) ORDER BY ALL",
@@ -359,13 +380,6 @@ SELECT * FROM (
 {where}
 ORDER BY (a.state = 'open') DESC, (a.state = 'acknowledged') DESC, a.level DESC, a.opened_at DESC LIMIT ?
 """
-
-
-IN_QUARANTINE: Final = (
-    "FROM quarantine_book b JOIN rejected r ON r.partition = b.partition AND r.position = b.position "
-    "WHERE b.outcome = 3"
-)
-"""Messages that are in quarantine now, each with the row that brought it there."""
 
 
 def rows_of(db: duckdb.DuckDBPyConnection, sql: str, args: list[Any] | dict[str, Any]) -> list[dict[str, Any]]:

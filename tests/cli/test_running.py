@@ -91,6 +91,8 @@ def test_rejected_messages_are_listed_shown_and_driven_again(running: Running) -
     after = _ledger(running).json
     assert after["balanced"] is True
     assert after["messages"] == before
+    until(lambda: running.ask("rejected", "show", ident, "--json").json["before"], "the second refusal")
+    assert f"bad_json: {shown['detail']}"[:20] in running.ask("rejected", "show", ident).out
 
 
 def test_wrong_acts_are_refused_in_one_line(running: Running) -> None:

@@ -137,6 +137,28 @@ def test_influxdb_gets_what_duckdb_gets(wide: Town, small: Town, monkeypatch: py
     assert {(row["value"], row["flag"]) for row in done[0][1]["now"] if row["series"] == 0} >= {(21_000.0, 4)}
 
 
+def test_why_a_message_was_refused_again_is_replaced(wide: Town, small: Town) -> None:
+    """An unknown device, then an unknown field, then a catalogue without the device: both stores say the same."""
+    for town in (wide, small):
+        town.live([reading("x", 600, weird=1), tick(9000)])
+        town.write(more=MORE)
+        assert town.redrive() == 1
+        assert _reasons(town) == (["unknown_property"], [["unknown_property", "unknown_device"]])
+        town.write()
+        made = town.replay("lost")
+        assert told(town.promote(made))["messages"] == {"left": 0, "entered": 0, "stay": 1}
+        assert _reasons(town) == (["unknown_device"], [["unknown_device", "unknown_device"]])
+        assert told(town.diff(made))["empty"]
+        agreed(town)
+    assert everything(wide) == everything(small)
+
+
+def _reasons(town: Town) -> tuple[list[str], list[list[str]]]:
+    with town.open() as it:
+        counted = [row["reason"] for row in it.store.quarantine_counts()]
+        return counted, [[row["reason"] for row in it.store.refusals_of(at)] for at in it.store.in_quarantine()]
+
+
 def test_a_promote_waits_for_nobody_and_is_explained(wide: Town) -> None:
     """As-of before it gives the old value, and the reading is explained from the other partition's raw."""
     wide.fill()

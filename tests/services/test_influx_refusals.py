@@ -11,12 +11,23 @@ import pytest
 from ingest.raw import redrive_rows
 from qingtu.clock import DAY, MINUTE
 from qingtu.contracts import ReadingQuery
-from qingtu.records import PROCESSED, RAW, Cause, Outcome, position
+from qingtu.records import PROCESSED, RAW, REJECTED, Cause, Outcome, position
 from qingtu.store.influx import InfluxStore
 from tests.process.support import frame_of
 from tests.process.support import message as raw_message
 from tests.services.influx_support import Bench
-from tests.store.build import SERIES, T0, Message, Reading, event_frame, frame, manifest, processed
+from tests.store.build import (
+    SERIES,
+    T0,
+    Message,
+    Reading,
+    event_frame,
+    frame,
+    manifest,
+    processed,
+    refused,
+    rejected_frame,
+)
 from tests.suites.store import stored
 
 if TYPE_CHECKING:
@@ -118,6 +129,32 @@ def test_a_refused_message_can_be_driven_again(make_bench: Callable[..., Bench])
     assert [row[2] for row in everything(store)] == [1.0, 2.0]
     sums = balanced(store)
     assert (sums["stored"], sums["quarantined"], sums["redriven"], sums["r_stored"]) == (1, 0, 2, 2)
+
+
+def test_a_message_driven_again_is_known_though_its_raw_is_trimmed(make_bench: Callable[..., Bench]) -> None:
+    """What the server refuses of it is its newest refusal, not a message of its own."""
+    bench = make_bench(raw=1, keep_s=3650 * 86400)
+    store = bench.store
+    old = Reading(0, -40 * YEAR_MIN, 1.0)
+    store.apply(REJECTED, 0, [rejected_frame(0, [(0, "no_route", b"a")])], 1)
+    store.apply(PROCESSED, 0, [processed(0, [refused()]), processed(1, [Message((old,), redrive_of=0)])], 2)
+    (row,) = store.quarantine()
+    assert (row["reason"], row["redrive_of"], row["moved_by"]) == ("store_refused", 0, position(1, 0))
+    assert store.in_quarantine("store_refused") == [(0, 0)]
+    assert store.in_quarantine("no_route") == []
+
+
+def test_a_message_that_two_stages_refused_expires_once(make_bench: Callable[..., Bench]) -> None:
+    """Both reasons are told while it is there; what left is counted against the ledger."""
+    bench = make_bench(raw=1, keep_s=3650 * 86400)
+    store = bench.store
+    store.apply(REJECTED, 0, [rejected_frame(0, [(0, "unknown_property", b"a")])], 1)
+    message = Message((Reading(0, -40 * YEAR_MIN, 1.0),), 0, Outcome.QUARANTINED, 1)
+    store.apply(PROCESSED, 0, [processed(0, [message])], 1)
+    assert sorted(row["reason"] for row in store.quarantine_counts()) == ["store_refused", "unknown_property"]
+    assert store.in_quarantine() == [(0, 0)]
+    store.expire(0, T0 + 400 * DAY)
+    assert store.rejected_expired() == 1
 
 
 def test_too_old_for_the_bucket(make_bench: Callable[..., Bench]) -> None:

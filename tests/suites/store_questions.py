@@ -239,7 +239,8 @@ class StoreQuestionsSuite:
         assert (rows[5]["detail"], rows[5]["refused"]) == ('it says "no",\n and \\ more', 2)
         assert [(r["outcome"], r["moved_by"]) for r in rows[:2]] == [(3, -1), (None, None)]
         assert [r["position"] for r in store.quarantine(reason="no_route")] == [position(1, 0)]
-        assert [r["position"] for r in store.quarantine(ids=[(0, position(2, 0)), (1, 0)])] == [position(2, 0)]
+        assert [r["position"] for r in store.refusals_of((0, position(2, 0)))] == [position(2, 0)]
+        assert store.refusals_of((1, position(2, 0))) == store.refusals_of((0, 7)) == []
         assert len(store.quarantine(limit=2)) == 2
         raw = store.raw_rows([(0, position(1, 0)), (0, position(0, 2)), (0, position(0, 1))])
         assert raw.schema == records.RAW_ROWS
@@ -266,10 +267,84 @@ class StoreQuestionsSuite:
         assert store.quarantine_counts() == [{"reason": "no_route", "stage": "decode", "count": 1}]
         rows = {r["position"]: (r["outcome"], r["moved_by"]) for r in store.quarantine()}
         moved = (int(Outcome.STORED), position(2, 0))
-        assert rows == {position(0, 0): moved, position(0, 1): (3, -1), position(1, 0): moved}
+        assert rows == {position(1, 0): moved, position(0, 1): (3, -1)}
         (book,) = store.ledger()[0].values()
         assert [book[c] for c in ("stored", "quarantined", "redriven", "decoded")] == [1, 1, 2, 4]
         assert counted(store) == (2, 0, 0, 0)
+        store.close()
+
+    def test_what_is_refused_again_has_its_newest_reason(self, open_store: OpenStore) -> None:
+        """In counts, lists and choices; it keeps its id, and what it was refused for before is told under both."""
+        store: Any = open_store()
+        first, second, other = position(0, 0), position(1, 0), position(0, 1)
+        rows = [(0, "unknown_device", b"a"), (1, "no_route", b"b")]
+        store.apply(REJECTED, 0, [rejected_frame(0, rows)], 1)
+        store.apply(PROCESSED, 0, [processed(0, [refused(), refused()])], 1)
+        again = rejected_frame(1, [(0, "unknown_property", b"a")], redrive_of=first)
+        store.apply(REJECTED, 0, [again], 2)
+        # Both streams are written each on its own: until the book says who decided last, the old reason holds.
+        assert store.in_quarantine("unknown_device") == [(0, first)]
+        assert store.in_quarantine("unknown_property") == []
+        store.apply(PROCESSED, 0, [processed(1, [refused(0, first)])], 2)
+        for _ in range(2):
+            assert store.in_quarantine() == [(0, first), (0, other)]
+            assert store.in_quarantine("unknown_property") == [(0, first)]
+            assert store.in_quarantine("unknown_device") == []
+            assert store.quarantine_counts() == [
+                {"reason": "no_route", "stage": "decode", "count": 1},
+                {"reason": "unknown_property", "stage": "decode", "count": 1},
+            ]
+            listed = [(r["position"], r["redrive_of"], r["reason"], r["outcome"]) for r in store.quarantine()]
+            assert listed == [(second, first, "unknown_property", 3), (other, None, "no_route", 3)]
+            assert [r["position"] for r in store.quarantine(reason="unknown_property", limit=1)] == [second]
+            assert store.quarantine(reason="unknown_device") == []
+            told = [(r["reason"], r["payload"], r["moved_by"]) for r in store.refusals_of((0, first))]
+            assert told == [("unknown_property", b"a", second), ("unknown_device", b"a", second)]
+            assert store.refusals_of((0, second)) == store.refusals_of((0, first))
+            store.close()
+            store = open_store()
+        store.close()
+
+    def test_a_row_that_drove_a_message_again_too_late_says_nothing_of_it(self, open_store: OpenStore) -> None:
+        """It had left quarantine: what it was refused for is what it was refused for while it was there."""
+        store: Any = open_store()
+        store.apply(REJECTED, 0, [rejected_frame(0, [(0, "no_route", b"a")])], 1)
+        store.apply(REJECTED, 0, [rejected_frame(2, [(0, "clock_wrong", b"a")], redrive_of=0)], 3)
+        good = Message((Reading(0, 1, 1.0, cause=Cause.REDRIVE),), 0, redrive_of=0)
+        frames = [processed(0, [refused()]), processed(1, [good]), processed(2, [refused(0, 0)])]
+        store.apply(PROCESSED, 0, frames, 3)
+        assert store.in_quarantine() == []
+        assert [(r["reason"], r["outcome"]) for r in store.quarantine()] == [("no_route", int(Outcome.STORED))]
+        assert [r["reason"] for r in store.refusals_of((0, 0))] == ["no_route"]
+        store.close()
+
+    def test_two_reasons_at_once_hold_until_the_message_is_refused_again(self, open_store: OpenStore) -> None:
+        """Two stages may refuse one message, each for its own reason; a later refusal replaces both."""
+        store: Any = open_store()
+        store.apply(REJECTED, 0, [rejected_frame(0, [(0, "bad_unit", b"a"), (0, "store_refused", b"a")])], 1)
+        store.apply(PROCESSED, 0, [processed(0, [refused()])], 1)
+        assert store.in_quarantine("bad_unit") == store.in_quarantine("store_refused") == store.in_quarantine()
+        assert {r["reason"] for r in store.quarantine()} == {"bad_unit", "store_refused"}
+        store.apply(REJECTED, 0, [rejected_frame(1, [(0, "no_route", b"a")], redrive_of=0)], 2)
+        store.apply(PROCESSED, 0, [processed(1, [refused(0, 0)])], 2)
+        assert store.in_quarantine("bad_unit") == store.in_quarantine("store_refused") == []
+        assert store.in_quarantine("no_route") == store.in_quarantine() == [(0, 0)]
+        assert [r["reason"] for r in store.refusals_of((0, 0))] == ["no_route", "bad_unit", "store_refused"]
+        store.close()
+
+    def test_what_expires_is_told_by_its_newest_reason(self, open_store: OpenStore) -> None:
+        """Once, and only if it was still in quarantine."""
+        store: Any = open_store()
+        store.apply(REJECTED, 0, [rejected_frame(0, [(0, "no_route", b"a"), (1, "no_route", b"b")], 5.0)], 1)
+        store.apply(PROCESSED, 0, [processed(0, [refused(5.0), refused(5.0)])], 1)
+        good = Message((Reading(0, 1, 1.0, cause=Cause.REDRIVE),), 5.0, redrive_of=1)
+        store.apply(REJECTED, 0, [rejected_frame(1, [(0, "bad_unit", b"a")], 5.0, redrive_of=0)], 2)
+        store.apply(PROCESSED, 0, [processed(1, [refused(5.0, 0)]), processed(2, [good])], 3)
+        store.expire(0, T0 + DAY + HOUR)
+        assert store.quarantine_expired() == [
+            {"reason": "bad_unit", "stage": "decode", "count": 1, "last_day": T0 // DAY}
+        ]
+        assert store.in_quarantine() == store.quarantine() == store.refusals_of((0, 0)) == []
         store.close()
 
     def test_quarantine_expires_by_days_of_receipt(self, open_store: OpenStore) -> None:

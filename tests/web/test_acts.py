@@ -10,11 +10,13 @@ import pytest
 
 from ingest.raw import raw_frame, tick_row
 from qingtu.app import Options, Service
+from qingtu.catalogue import load_catalogue
 from qingtu.errors import RetryLater, StartError
 from qingtu.settings import Settings
 from qingtu.store.duckdb import DuckStore
 from tests.waiting import until
 from tests.web.conftest import HOSTILE, Running, running, small_catalogue
+from web import words
 from web.guard import CSP
 from web.server import WebServer
 
@@ -165,6 +167,39 @@ def test_quarantine_shows_the_bytes_and_sends_them_again(run: Running) -> None:
     assert run.post("quarantine/redrive", {"ids": [wrong[0]["id"]]}).status_code == 404
     assert run.post("quarantine/redrive", {"ids": ["x"]}).status_code == 404
     assert run.post("quarantine/redrive", {"all": True, "shift_s": 1e12}).status_code == 422
+
+
+def test_what_is_refused_again_is_shown_with_its_newest_reason(tmp_path: Path) -> None:
+    """An unknown device is added without one of its fields: the field is the reason then, everywhere."""
+    folder = tmp_path / "stations"
+    folder.mkdir()
+    network = "networks: [{id: n, zh: 网, en: Net, interval_s: 60}]\nstations:\n"
+    station = "  - {id: S%s, zh: 站, en: S, network: n, domain: air, kind: air, position: [120.3, 36.1],\n"
+    devices = "     devices: [{id: %s, properties: [pm25]}]}\n"
+    (folder / "all.yaml").write_text(network + (station + devices) % ("A", "a"), encoding="utf-8")
+    with running(tmp_path / "data", load_catalogue(folder), {"catalogue": folder}) as run:
+        run.publish("x", {"time": run.now_ms(), "readings": {"pm25": 12, "weird": 1}})
+        run.settle()
+        (first,) = run.get("quarantine")["rows"]
+        (folder / "more.yaml").write_text("stations:\n" + (station + devices) % ("X", "x"), encoding="utf-8")
+        assert run.post("reload").status_code == 202
+        assert run.post("quarantine/redrive", {"reason": "unknown_device"}).json() == {"count": 1}
+        run.settle()
+        answer = run.get("quarantine")
+        assert [(c["reason"], c["count"]) for c in answer["counts"]] == [("unknown_property", 1)]
+        assert [(r["id"], r["reason"]) for r in answer["rows"]] == [(first["id"], "unknown_property")]
+        assert run.get("quarantine", reason="unknown_device")["rows"] == []
+        shown = run.get(f"quarantine/{first['id']}")
+        assert (shown["id"], shown["reason"], shown["advice_en"]) == (
+            first["id"], "unknown_property", words.REASONS["unknown_property"][3],
+        )  # fmt: skip
+        before = [(old["reason"], old["reason_en"], old["detail"]) for old in shown["before"]]
+        assert before == [("unknown_device", words.REASONS["unknown_device"][1], first["detail"])]
+        assert run.service.store.quarantine()[0]["position"] > int(first["id"].partition(":")[2])
+        driven = run.service.store.quarantine()[0]["position"]
+        assert run.get(f"quarantine/0:{driven}") == shown
+        assert run.post("quarantine/redrive", {"reason": "unknown_device"}).json() == {"count": 0}
+        assert run.post("quarantine/redrive", {"reason": "unknown_property"}).json() == {"count": 1}
 
 
 def test_driving_everything_again_must_be_said(run: Running) -> None:

@@ -463,6 +463,16 @@ class Quarantine(_Answer):
     expired: list[ExpiredCount]
 
 
+class RefusedBefore(_Answer):
+    """Why a message was refused before it was driven again."""
+
+    stage: str
+    reason: str
+    detail: str
+    reason_zh: str
+    reason_en: str
+
+
 class RejectedMessage(Rejected):
     """A message with its bytes. ``withheld``: it came from a private network, and nobody known asks."""
 
@@ -479,6 +489,7 @@ class RejectedMessage(Rejected):
     qos: int
     retained: bool
     route: str | None
+    before: list[RefusedBefore]
 
 
 class Count(_Answer):

@@ -47,14 +47,14 @@ def quarantine(
 ) -> Response:
     """How many messages are in quarantine by reason, and the newest of them, with what became of them.
 
+    The reason of a message that was driven again and refused again is its newest one, in counts and rows.
     ``expired`` counts those that left it because of their age.
     """
     store = context.service.store
     _check_reason(store, reason)
     shown: dict[str, dict[str, Any]] = {}
     for row in store.quarantine(reason=reason, limit=limit):
-        # A message that was driven again and refused again stands here once, with its newest reason.
-        shown.setdefault(_ident(row), _row(row))
+        shown.setdefault(_ident(row), _row(row))  # once, though two stages refused it
     expired = [
         {**{name: row[name] for name in ("reason", "stage", "count")}, "until_ms": (row["last_day"] + 1) * DAY // 1000}
         for row in store.quarantine_expired()
@@ -75,9 +75,11 @@ def redrive(request: Request, context: Ctx, person: Person, body: Redrive) -> Re
 def message(request: Request, context: Ctx, ident: str) -> Response:
     """One message with its bytes as text and hex, why it was refused, and what to do about it.
 
+    ``before`` tells what it was refused for before it was driven again, newest first. The id may be that of a row that
+    drove it again, too.
     The bytes of a private network's message are for those who have a token: ``withheld`` says that they are kept back.
     """
-    rows = context.service.store.quarantine(ids=[_parse(ident)], limit=1)
+    rows = context.service.store.refusals_of(_parse(ident))
     if not rows:
         raise ApiError(404, "unknown_message", "隔离区没有这条报文", "this message is not in quarantine")
     row = rows[0]
@@ -100,6 +102,7 @@ def message(request: Request, context: Ctx, ident: str) -> Response:
         "qos": int(flags & MessageFlag.QOS),
         "retained": bool(flags & MessageFlag.RETAIN),
         "route": row["route"],
+        "before": [_before(old) for old in rows if old["position"] < row["position"]],
     }
     return answer(request, data)
 
@@ -129,6 +132,11 @@ def _parse(ident: str) -> tuple[int, int]:
     if found is None:
         raise ApiError(404, "unknown_message", "编号应为 分区:位置", "an id is partition:position")
     return int(found[1]), int(found[2])
+
+
+def _before(row: dict[str, Any]) -> dict[str, Any]:
+    zh, en, *_ = words.REASONS.get(row["reason"], (row["reason"], row["reason"]))
+    return {**{name: row[name] for name in ("stage", "reason", "detail")}, "reason_zh": zh, "reason_en": en}
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:

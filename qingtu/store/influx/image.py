@@ -87,7 +87,7 @@ class Image(InfluxQueries):
                 ]
             ),
         )
-        yield "rejected", _listed(self._refusals(f"WHERE {when}"))
+        yield "rejected", _listed(self._whole(f"WHERE {when}"))
         yield "ledger", self._books()
         yield "progress", _listed(self._progress_rows())
         promoted = promotions(self._client, self._settings.daily)

@@ -181,13 +181,16 @@ class PromotingStore(InfluxStore):
         return self._standing(booking.partition, set(messages)), lines
 
     def _standing(self, partition: int, messages: set[int]) -> list[dict[str, str]]:
-        types = {"position": pa.int64(), **dict.fromkeys(_RAW_NAMES, pa.string())}
-        selected = ", ".join(["position::integer", *(f'"{name}"::tag' for name in _RAW_NAMES)])
+        types: dict[str, pa.DataType] = {
+            **dict.fromkeys(("position", "redrive_of"), pa.int64()),
+            **dict.fromkeys(_RAW_NAMES, pa.string()),
+        }
+        selected = ", ".join(["position::integer", "redrive_of::integer", *(f'"{name}"::tag' for name in _RAW_NAMES)])
         when = between(max(self._rejected_from(), 0), 1 << 62)
         question = f"SELECT {selected} FROM rejected WHERE {when} AND \"partition\" = '{partition}'"  # noqa: S608
         out = []
         for row in self._client.table(self._settings.daily, question, types).to_pylist():
-            if row["position"] in messages:
+            if (row["position"] if row["redrive_of"] is None else row["redrive_of"]) in messages:
                 own = " AND ".join(f'"{name}"="{row[name]}"' for name in _RAW_NAMES if row[name])
                 at = _rfc_3339(row["time"] * 1000 + row["slot"])
                 out.append({"start": at, "stop": at, "predicate": f'_measurement="rejected" AND {own}'})

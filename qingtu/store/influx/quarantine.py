@@ -169,7 +169,10 @@ def refused_lines(bus: Bus, partition: int, frame: Frame, guilty: Mapping[int, G
     for number, row in enumerate(sorted(guilty)):
         if rows is None:  # raw was trimmed: the message is named, its bytes are gone
             own: dict[str, Any] = dict.fromkeys(RAW_ROWS.names)
-            own |= {"received_at": received_of(frame.sections["manifest"])[row], "kind": 0, "size": 0, "flags": 0}
+            manifest = frame.sections["manifest"]
+            own |= {"received_at": received_of(manifest)[row], "kind": 0, "size": 0, "flags": 0}
+            driven = zip(*(manifest.column(name).to_pylist() for name in ("row", "redrive_of")), strict=True)
+            own["redrive_of"] = dict(driven)[row]
         else:
             own = {name: values[row] for name, values in rows.items()}
         own |= {

@@ -206,6 +206,7 @@ export const WORDS = {
   q_stage: ["环节", "Stage"],
   q_reason: ["原因", "Reason"],
   q_detail: ["说明", "Detail"],
+  q_before: ["重投之前", "Before it was re-driven"],
   q_size: ["长度", "Size"],
   q_advice: ["怎么办", "What to do"],
   q_text: ["文本", "Text"],

@@ -85,6 +85,7 @@ function itemView(item, detail) {
     ["q_reason", reasonName(item.reason)],
     ["q_stage", item.stage && codeName("stage", item.stage)],
     ["q_detail", item.detail],
+    ...item.before.map((old) => ["q_before", `${reasonName(old.reason)}: ${old.detail}`]),
     ["q_received", dayTime(item.received_ms, now())],
     ["q_device", item.device],
     ["q_topic", item.topic],
