@@ -22,6 +22,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -47,6 +48,7 @@ _PACKED: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 _READ: Final = pa.ipc.IpcReadOptions(use_threads=False)
 _AS_IS: Final = pa.ipc.IpcWriteOptions()
 _SMALL: Final = 16 * 1024
+_FEW, _MANY = 64, 4096
 
 RAW, PROCESSED, FIGURES, ALERTS, REJECTED = "raw", "processed", "figures", "alerts", "rejected"
 STREAMS: Final = (RAW, PROCESSED, FIGURES, ALERTS, REJECTED)
@@ -398,7 +400,16 @@ def names(codes: NDArray[np.integer[Any]], values: Sequence[str]) -> pa.Dictiona
 
 def same_name(value: str, n: int) -> pa.DictionaryArray:
     """Build a name column of ``n`` equal values."""
+    # The usual frame has some such columns, which cost ten times as much to build as to cut off. A short one is built:
+    # all of the long one would count as its size.
+    if _FEW <= n <= _MANY:
+        return _many(value).slice(0, n)
     return names(np.zeros(n, np.int32), [value])
+
+
+@lru_cache(maxsize=64)
+def _many(value: str) -> pa.DictionaryArray:
+    return names(np.zeros(_MANY, np.int32), [value])
 
 
 def codes_of(column: pa.DictionaryArray) -> tuple[NDArray[np.int32], list[str]]:

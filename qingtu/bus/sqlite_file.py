@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import threading
+import time
 from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION: Final = 1
 _MIB: Final = 1024 * 1024
+_LOOK_S: Final = 1.0
+_LOOK_BYTES: Final = 4 * _MIB
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS frames (
     stream TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL, data BLOB NOT NULL,
@@ -116,6 +119,7 @@ class File:
         self._synchronous = synchronous
         self._bus = bus
         self._floor = floor
+        self._look_at, self._unseen = 0.0, 0
         self._log = structlog.get_logger(f"bus-{path.stem}")
         self._readers: deque[sqlite3.Connection] = deque()
         self._queue: deque[Append | Work] = deque()
@@ -123,7 +127,7 @@ class File:
         self._writing = threading.Lock()
         self._closing = False
         self._db = self._connect()
-        self._db.executescript("PRAGMA page_size=16384; PRAGMA journal_mode=WAL;")
+        self._db.executescript("PRAGMA page_size=8192; PRAGMA journal_mode=WAL;")
         found = self._db.execute("PRAGMA user_version").fetchone()[0]
         if found > SCHEMA_VERSION:
             self._db.close()
@@ -213,9 +217,8 @@ class File:
                     job.ticket.refuse(f"{self.path.name}: {error}")
 
     def _commit(self, jobs: Sequence[Append | Work]) -> None:
-        appends = any(isinstance(job, Append) for job in jobs)
-        if self._floor and appends and (free := shutil.disk_usage(self.path.parent).free) < self._floor:
-            raise OSError(f"only {free // _MIB} MiB free, floor is {self._floor // _MIB} MiB: free some space")
+        if self._floor:
+            self._keep_floor(sum(len(data) for job in jobs if isinstance(job, Append) for data in job.frames))
         at: dict[tuple[str, int], int] = {}
         done: list[tuple[str, int, int, Sequence[bytes]]] = []
         kept: list[tuple[Ticket, list[int]]] = []
@@ -238,6 +241,20 @@ class File:
         self._bus.committed(done)
         for ticket, offsets in kept:
             ticket.keep(offsets)
+
+    def _keep_floor(self, size: int) -> None:
+        """Refuse frames where space is short; asked once a second or some MiB, and each time while it is short.
+
+        Raises:
+            OSError: less than the floor is free.
+        """
+        self._unseen += size
+        if not size or (time.monotonic() < self._look_at and self._unseen < _LOOK_BYTES):
+            return
+        self._look_at = 0.0
+        if (free := shutil.disk_usage(self.path.parent).free) < self._floor:
+            raise OSError(f"only {free // _MIB} MiB free, floor is {self._floor // _MIB} MiB: free some space")
+        self._look_at, self._unseen = time.monotonic() + _LOOK_S, 0
 
     def _rollback(self) -> None:
         try:
