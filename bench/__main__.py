@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from typing import TYPE_CHECKING, Final
 
 from bench import full, peer
 from bench.figures import figures
 from bench.live import latency, latest
 from bench.steps import steps, yardstick
 from bench.whole import rounds
+
+if TYPE_CHECKING:
+    from bench.catalogue import Layer
+
+LAYERS: Final[dict[Layer, str]] = {
+    "first": "ranges, rate, spike, thresholds, silence", "all": "all default checks and twelve rules a station"
+}  # fmt: skip
 
 
 def _median(runs: list[dict[str, float]], key: str) -> str:
@@ -53,8 +61,12 @@ def _embedded(*, quick: bool) -> None:
         print(line, flush=True)
     plain = rounds(runs=runs, count=count // 2, rate=0, receive="plain")
     print(f"whole, plain receive path: {_median(plain, 'us')} us/message")
-    paced = rounds(runs=runs, count=20_000, rate=2000)
-    print(f"whole at 2,000 messages/s, flush 100 ms: {_median(paced, 'us')} us/message (goal 40)")
+    for layer in LAYERS:
+        paced = rounds(runs=runs, count=20_000, rate=2000, layer=layer)
+        title = f"whole at 2,000 messages/s, flush 100 ms, {LAYERS[layer]}"
+        print(f"{title}: {_median(paced, 'us')} us/message", flush=True)
+    first = rounds(runs=runs, count=count, rate=0, layer="first")
+    print(f"whole, {LAYERS['first']}: {_median(first, 'us')} us/message (goals 20, and 40 at 2,000 messages/s)")
     whole = rounds(runs=runs, count=count, rate=0)
     print(f"yardstick: {yardstick():.1f} ms; {_median(whole, 'per_s')} messages/s until stored")
     print("peers on the same work: Telegraf 78 us with checks and alerts, a bare Go subscriber 11.5 us")

@@ -1,9 +1,12 @@
-"""The bench's catalogue: like air stations with all default checks, some more, and twelve rules on each of them."""
+"""The bench's catalogue: like air stations with all default checks, some more, and twelve rules on each of them.
+
+Or with the first layer alone: range, rate of change and spike on every property, thresholds and silence.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from qingtu.catalogue import Catalogue
 from qingtu.catalogue_checks import content_of
@@ -11,6 +14,9 @@ from qingtu.catalogue_files import read_blocks
 from qingtu.catalogue_limits import FlatLine, LimitSpec, Pair, Spike
 from qingtu.catalogue_model import Content, Device, Network, Station
 from qingtu.catalogue_rules import RULE
+
+Layer = Literal["first", "all"]
+"""Which checks and rules are on; goals of 20 and 40 µs a message are those of the first, 25 that of all."""
 
 PROPERTIES: Final = ("pm25", "pm10", "so2", "no2", "o3", "co", "air_temperature", "relative_humidity")
 
@@ -31,19 +37,22 @@ RULES: Final[tuple[dict[str, Any], ...]] = (
 """Twelve on each station, of every kind but expressions; that of quality watches all eight series."""
 
 
-def bench_catalogue(stations: int) -> Catalogue:
+_FIRST_RULES: Final = ("threshold", "silence")
+_FIRST_LIMITS: Final = ("range", "suspect", "rate_per_h", "spike")
+
+
+def bench_catalogue(stations: int, layer: Layer = "all") -> Catalogue:
     """Return a catalogue of ``stations`` devices ``s0000`` … in network ``bench``, eight properties each."""
+    first = layer == "first"
     # What the demonstration's stations inherit, and a rate, a spike and a flat line for every property.
     defaults = content_of(read_blocks(Path(__file__).parents[1] / "stations")).defaults
+    flat = None if first else FlatLine(tolerance=0.05, suspect_s=10800, fail_s=21600)
     more = {
-        key: LimitSpec(
-            rate_per_h=Pair(suspect=1e6, fail=2e6),
-            spike=Spike(suspect=500.0, fail=900.0),
-            flat_line=FlatLine(tolerance=0.05, suspect_s=10800, fail_s=21600),
-        )
+        key: LimitSpec(rate_per_h=Pair(suspect=1e6, fail=2e6), spike=Spike(suspect=500.0, fail=900.0), flat_line=flat)
         for key in PROPERTIES
     }
-    rules = tuple(RULE.validate_python({"id": f"r{i}", "zh": "规则", "en": "Rule", **r}) for i, r in enumerate(RULES))
+    kept = [rule for rule in RULES if not first or rule["kind"] in _FIRST_RULES]
+    rules = tuple(RULE.validate_python({"id": f"r{i}", "zh": "规则", "en": "Rule", **r}) for i, r in enumerate(kept))
     rows = tuple(
         Station(
             id=f"s{i:04d}", zh=f"站{i}", en=f"Station {i}", network="bench", domain="air", kind="air",
@@ -54,5 +63,14 @@ def bench_catalogue(stations: int) -> Catalogue:
     )  # fmt: skip
     network = Network(id="bench", zh="基准", en="Bench", interval_s=60)
     limits = {**defaults.limits, "all": {**defaults.limits["all"], **more}}
-    given = defaults.model_copy(update={"limits": limits})
-    return Catalogue(Content(networks=(network,), stations=rows, rules=rules, defaults=given))
+    given = {"limits": {domain: _first(specs) for domain, specs in limits.items()} if first else limits}
+    if first:
+        given["relations"] = {}
+    return Catalogue(
+        Content(networks=(network,), stations=rows, rules=rules, defaults=defaults.model_copy(update=given))
+    )
+
+
+def _first(specs: dict[str, LimitSpec]) -> dict[str, LimitSpec]:
+    """Return limits of the first layer alone."""
+    return {key: LimitSpec(**{name: getattr(spec, name) for name in _FIRST_LIMITS}) for key, spec in specs.items()}

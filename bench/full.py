@@ -14,6 +14,7 @@ from kafka import KafkaConsumer, TopicPartition  # type: ignore[import-untyped]
 
 from bench.catalogue import PROPERTIES, bench_catalogue
 from bench.city import PARTITIONS, STATIONS, BenchCity, Probe, missing, wait_for
+from bench.serve import APART_S
 from bench.whole import publish
 from ingest.core import GatewayCore
 from ingest.raw import command_row, raw_frame
@@ -38,8 +39,9 @@ _OURS: Final = ("gateway", "process", "store, derive, map")
 _START_US: Final = 1_795_392_000_000_000
 _KNOWN: Final = 2 * PARTITIONS
 """Frames after which processors know all: the catalogue and one message of each station, in each partition."""
-TIMELY: Final = {"store": "commit_ms = 10"}
-"""Of latency: by default the store commits every 2 s, which costs less; the live view does not wait for it."""
+TIMELY: Final = {"store": "commit_ms = 10", "figures": f"grace_s = {APART_S}"}
+"""By default the store commits every 2 s, which costs less; the live view does not wait for it."""
+_PAIRS: Final = 3
 
 
 class Clock:
@@ -250,14 +252,26 @@ def report(*, quick: bool = False) -> Iterator[str]:
         yield _line(f"full way, backlog of {backlog:,}", [us for us, _ in rounds]) + " (goal 40)"
         yield f"full way, saturated: {statistics.median(per_s for _, per_s in rounds):,.0f} messages/s"
         yield _line(f"full way at {RATE:,} messages/s", [paced(city, RATE * seconds, clock) for _ in range(runs)])
-        p50, p99 = latency(city.influx, city.mosquitto.port, "bench", "air", "pm25", seconds)
-        yield f"publish to queryable at {RATE:,} messages/s: p50 {p50:.0f} ms, p99 {p99:.0f} ms (goal 250)"
+        place = (city.influx, city.mosquitto.port, "bench", "air", "pm25")
+        halves, tails = zip(*(latency(*place, seconds) for _ in range(runs)), strict=True)
+        yield (
+            f"publish to queryable at {RATE:,} messages/s: p50 {statistics.median(halves):.0f} ms, "
+            f"p99 {statistics.median(tails):.0f} ms ({min(tails):.0f} to {max(tails):.0f}; goal 250)"
+        )
         report_ = city.get("/api/ledger")
         if not report_["balanced"] or report_["messages"]["quarantined"]:
             raise SystemExit(f"the ledger is not as it must be, the figures are worthless: {json.dumps(report_)}")
-    frames = filled(200_000 if quick else 400_000)
-    one, two = processing(1, frames), processing(2, frames)
-    yield (
+    yield _together(filled(200_000 if quick else 1_200_000), 1 if quick else _PAIRS)
+
+
+def _together(frames: list[tuple[int, bytes]], pairs: int) -> str:
+    """Return a line: two processors against one, the pair whose ratio is the median of all."""
+    ran = [(processing(1, frames), processing(2, frames)) for _ in range(pairs)]
+    ran.sort(key=lambda pair: pair[0][0] / pair[1][0])
+    ratios = ", ".join(f"{one[0] / two[0]:.2f}" for one, two in ran)
+    one, two = ran[len(ran) // 2]
+    return (
         f"processors on a filled raw topic: one {one[0]:.1f} s (CPU {one[1]:.1f}, Kafka {one[2]:.1f}), "
-        f"two {two[0]:.1f} s (CPU {two[1]:.1f}, Kafka {two[2]:.1f}): {one[0] / two[0]:.2f} times (goal 1.8)"
+        f"two {two[0]:.1f} s (CPU {two[1]:.1f}, Kafka {two[2]:.1f}): {one[0] / two[0]:.2f} times (of {ratios}; "
+        "goal 1.8)"
     )

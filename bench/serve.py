@@ -1,7 +1,7 @@
 """The measured process: the service on a bench catalogue; prints one JSON line a round and is driven by its input.
 
-``serve.py DATA PORT STATIONS RECEIVE FLUSH_MS WEB``; each line N on standard input starts a round: when N more messages
-are stored, a line with CPU seconds of all threads (user + system), wall seconds and memory is printed.
+``serve.py DATA PORT STATIONS RECEIVE FLUSH_MS WEB LAYER``; each line N on standard input starts a round: when N more
+messages are stored, a line with CPU seconds of all threads (user + system), wall seconds and memory is printed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Final
 
 import structlog
 
 from bench.catalogue import bench_catalogue
 from qingtu.app import Options, Service
 from qingtu.settings import load_settings
+
+APART_S: Final = "7200"
+"""Grace of figures: what a period costs that ends meanwhile is another piece of work, and a line of its own."""
 
 
 def _stored(service: Service) -> int:
@@ -33,14 +37,15 @@ def _rss_mb() -> float:
 
 def main() -> None:
     """Serve rounds until standard input ends."""
-    data, port, stations, receive, flush_ms, web = sys.argv[1:]
+    data, port, stations, receive, flush_ms, web, layer = sys.argv[1:]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     environ = {
+        "QINGTU_FIGURES__GRACE_S": APART_S,
         **{key: value for key, value in os.environ.items() if key.startswith("QINGTU_")},
         "QINGTU_DATA": data, "QINGTU_MQTT__HOST": "127.0.0.1", "QINGTU_MQTT__PORT": port,
         "QINGTU_MQTT__RECEIVE": receive, "QINGTU_MQTT__FLUSH_MS": flush_ms, "QINGTU_WEB__PORT": "0",
     }  # fmt: skip
-    catalogue = bench_catalogue(int(stations))
+    catalogue = bench_catalogue(int(stations), "first" if layer == "first" else "all")
     service = Service(load_settings(Path(os.devnull), environ=environ), Options(own_broker=False), catalogue=catalogue)
     service.start()
     address = None

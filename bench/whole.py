@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from bench.catalogue import Layer
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -60,11 +62,11 @@ class Measured:
 
     def __init__(
         self, folder: Path, port: int, stations: int, receive: str, flush_ms: int, *, web: bool,
-        environ: Mapping[str, str] | None = None,
+        layer: Layer = "all", environ: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         command = [sys.executable, "-m", "bench.serve", str(folder / "data"), str(port), str(stations), receive]
         self._child = subprocess.Popen(
-            [*command, str(flush_ms), "web" if web else "noweb"],
+            [*command, str(flush_ms), "web" if web else "noweb", layer],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **(environ or {})},
         )  # fmt: skip
         self.ready = self._line()
@@ -118,9 +120,12 @@ def rounds(
     stations: int = 2000,
     receive: str = "fast",
     flush_ms: int = 100,
+    layer: Layer = "all",
     environ: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Run so many rounds of ``count`` messages; the first, uncounted, warms up. ``environ``: settings of the service.
+    """Run so many rounds of ``count`` messages; the first, uncounted, warms up.
+
+    ``layer``: which checks and rules are on; ``environ``: settings of the service.
 
     Returns:
         for each round: us (CPU per message), per_s (messages per second until stored), rss_mb.
@@ -129,7 +134,7 @@ def rounds(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with broker(folder) as port:
-            measured = Measured(folder, port, stations, receive, flush_ms, web=False, environ=environ)
+            measured = Measured(folder, port, stations, receive, flush_ms, web=False, layer=layer, environ=environ)
             seq = 0
             # Within the hour that is running: the figures of an hour that ended are another piece of work.
             now = int(time.time())
