@@ -19,7 +19,7 @@ from ingest.peeler import KEPT_BYTES, Large
 from ingest.privacy import REDACTORS, Unparsable, keyed_digest
 from ingest.routes import filter_of
 from ingest.segment import Flush, Segment
-from ingest.sources import Refused, Sources
+from ingest.sources import Refused, Sources, misfit
 from qingtu.clock import SECOND
 from qingtu.records import MAX_ROWS, MessageFlag
 
@@ -286,11 +286,8 @@ class GatewayCore:
         flags = _FLAGS[head & 15]
         size = payload.size if isinstance(payload, Large) else len(payload)
         kept = payload.kept if isinstance(payload, Large) else payload
-        reason = source.refused
-        if not reason and (large or size > source.max_payload):
-            reason = Refused.TOO_LARGE.value
-        elif not reason and not size:
-            reason = Refused.EMPTY.value
+        # The properties of a large one, too, may be what no route takes.
+        reason = source.refused or (Refused.TOO_LARGE.value if large else misfit(size, source.max_payload))
         digest = None
         if source.private:
             properties = None  # user properties may name a person

@@ -30,6 +30,18 @@ class Refused(StrEnum):
     UNPARSABLE_PRIVATE = "unparsable_private"
 
 
+def misfit(size: int, max_payload: int) -> str:
+    """Return why a payload is refused whatever is in it, "" when it is not.
+
+    Args:
+        size: of the payload, bytes.
+        max_payload: longest one that its route takes, bytes.
+    """
+    if size > max_payload:
+        return Refused.TOO_LARGE.value
+    return "" if size else Refused.EMPTY.value
+
+
 class Sender(Source):
     """A source with what the core must know about it.
 

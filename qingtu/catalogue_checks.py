@@ -6,7 +6,7 @@ left alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from qingtu import expressions
 from qingtu.catalogue_limits import LimitSpec, contradiction
@@ -28,10 +28,16 @@ if TYPE_CHECKING:
     from qingtu.yaml_lines import Key
 
 
+_PLACED: Final = ("id", *sorted(Where.model_fields.keys() - {"station"}))
+"""What a rule's `where` looks at."""
+NO_DISTRICT: Final = "没有站点在此区 / no station lies in this district, six digits of GB/T 2260"
+"""Six wrong digits look like six right ones: a district counts when a station lies in it."""
+
+
 def problems_of(blocks: Blocks) -> list[Problem]:
     """Return everything that is wrong with a folder, of each block alone and between them, by file and line."""
     problems = [*blocks.problems, *_duplicates(blocks), *_unknown_names(blocks), *_sources(blocks)]
-    problems += _expressions(blocks)
+    problems += [*_expressions(blocks), *_of_nobody(blocks)]
     defaults = _merged_defaults(blocks.defaults, problems)
     return sorted([*problems, *_contradictions(blocks, defaults)], key=lambda one: (one.file, one.line))
 
@@ -102,6 +108,13 @@ def ids_of(listed: Iterable[Block[Any]], complete: bool) -> tuple[set[str], bool
     return known, complete and all(has(item, "id") for item in items)
 
 
+def districts_of(blocks: Blocks) -> tuple[set[str], bool]:
+    """Return the districts in which stations lie, and whether those are all."""
+    placed = [block.item for block in blocks.stations if has(block.item, "district")]
+    found = {station.district for station in placed if station.district is not None}
+    return found, "stations" not in blocks.partly_read and len(placed) == len(blocks.stations)
+
+
 def _unknown_names(blocks: Blocks) -> list[Problem]:
     problems: list[Problem] = []
     networks, all_networks = ids_of(blocks.networks, "networks" not in blocks.partly_read)
@@ -119,17 +132,36 @@ def _unknown_names(blocks: Blocks) -> list[Problem]:
             if name is not None and name not in networks
         ]
     for rule in blocks.rules:
-        for what, zh, allowed, complete in (
-            ("network", "没有此网", networks, all_networks),
-            ("station", "没有此站", stations, all_stations),
+        for what, text, allowed, complete in (
+            ("network", "没有此网 / is not a network", networks, all_networks),
+            ("station", "没有此站 / is not a station", stations, all_stations),
+            ("district", NO_DISTRICT, *districts_of(blocks)),
         ):
             problems += [
-                rule.problem(("where", what), f"{zh} / is not a {what}{nearest(name, allowed)}", name)
+                rule.problem(("where", what), f"{text}{nearest(name, allowed)}", name)
                 for name in getattr(rule.item.where, what, None) or ()
                 if complete and name not in allowed
             ]
     all_rules = ids_of(blocks.rules, "rules" not in blocks.partly_read)
     return [*problems, *situation_problems(blocks, (stations, all_stations), all_rules)]
+
+
+def _of_nobody(blocks: Blocks) -> list[Problem]:
+    """Rules for a district that has stations, but none of the kind, network or class that the rule also wants.
+
+    A rule that names no district may wait for its first station: its other words are of closed lists.
+    """
+    districts, complete = districts_of(blocks)
+    if not complete or not all(has(station.item, *_PLACED) for station in blocks.stations):
+        return []
+    return [
+        rule.problem(("where",), "没有站点全部符合 / no station fits all of this: the rule would never raise an alert")
+        for rule in blocks.rules
+        if has(rule.item, "where")
+        and (wanted := rule.item.where.district) is not None
+        and districts.issuperset(wanted)
+        and not any(rule.item.where.covers(station.item) for station in blocks.stations)
+    ]
 
 
 def _expressions(blocks: Blocks) -> list[Problem]:
@@ -139,8 +171,9 @@ def _expressions(blocks: Blocks) -> list[Problem]:
         if not isinstance(rule.item, ExpressionRule) or not has(rule.item, "when", "where") or rule.item.fault():
             continue
         text, found = rule.item.when, expressions.compiled(rule.item.when)
-        names = ("id", "attributes", *Where.model_fields.keys() - {"station"})
-        covered = [s.item for s in blocks.stations if has(s.item, *names) and rule.item.where.covers(s.item)]
+        covered = [
+            s.item for s in blocks.stations if has(s.item, "attributes", *_PLACED) and rule.item.where.covers(s.item)
+        ]
         facts = [f for station in covered if (f := expressions.facts_of(found, station)) is not None]
         faults = {said for one in facts if (said := expressions.fault(text, found, one))}
         if covered and not facts and "stations" not in blocks.partly_read:

@@ -72,7 +72,7 @@ class DataFolder:
         path = file or self.path / "secret"
         if not path.exists():
             if file is not None:
-                raise StartError(f"secret_file {file} does not exist")
+                raise StartError(f"没有此文件 / secret_file {file} does not exist")
             self._make(path, secrets.token_hex(32))
         key = path.read_text(encoding="utf-8").strip().encode()
         if len(key) < _KEY_BYTES:
@@ -87,7 +87,7 @@ class DataFolder:
         path = file or self.path / "tokens"
         if not path.exists():
             if file is not None:
-                raise StartError(f"web.tokens_file {file} does not exist")
+                raise StartError(f"没有此文件 / web.tokens_file {file} does not exist")
             self._make(path, f"operator: {secrets.token_urlsafe(24)}\n")
         out = {}
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -95,7 +95,10 @@ class DataFolder:
             if not line.strip() or line.startswith("#"):
                 continue
             if not colon or len(token.strip()) < 16:
-                raise StartError(f"{path}:{number}: write 'name: token', a token has at least 16 characters")
+                raise StartError(
+                    f"{path}:{number}: 须写为 '姓名: 口令', 口令至少 16 个字符 / write 'name: token', a token has at "
+                    "least 16 characters"
+                )
             out[token.strip()] = name.strip()
         return out
 
@@ -127,7 +130,10 @@ class DataFolder:
         if version not in self._catalogues:
             path = self.path / "catalogues" / f"{version}.json"
             if not path.exists():
-                raise NotFound(f"catalogue {version} is not in {path.parent}: restore it from a back-up")
+                raise NotFound(
+                    f"没有目录版本 {version}, 请从备份恢复 / catalogue {version} is not in {path.parent}: restore it "
+                    "from a back-up"
+                )
             self._catalogues[version] = Catalogue.from_json(path.read_text(encoding="utf-8"))
         return self._catalogues[version]
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from qingtu.explain import explain as explain_stored
 from web.context import is_private
+from web.unknown import check_series
 
 if TYPE_CHECKING:
     from web.context import Context
@@ -26,11 +27,16 @@ def explain(
         time_us: of the reading, µs UTC, whole ms.
         channel: of the series.
         person: who asks; nobody is not shown the raw bytes of a private network.
+
+    Raises:
+        ApiError: there is no such series (404), or no such property (422).
     """
     found = explain_stored(context.service, station, prop, time_us, channel)
     if not found["found"] and context.live.series((station, prop, channel)) is not None:
         context.wait_for_store()
         found = explain_stored(context.service, station, prop, time_us, channel)
+    if not found["found"]:
+        check_series(context, (station, prop, channel))
     if person is None:
         place = context.service.catalogue.stations.get(station)
         raw: dict[str, Any] = next((step["data"] for step in found["steps"] if step["step"] == "raw"), {})

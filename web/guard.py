@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import traceback
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
 from qingtu.errors import ConfigError, NotFound, QingtuError, RetryLater, Undecided
+from qingtu.wrong_values import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -180,6 +182,7 @@ def _answer(
 
 # ------------------------------------------------------------------------------------------------------- errors
 
+_HAN: Final = re.compile("[\u4e00-\u9fff]")
 _STATUS: Final[Mapping[int, tuple[str, str, str]]] = {
     404: ("not_found", "没有这个地址", "there is no such address"),
     405: ("bad_method", "此地址不支持该方法", "this address does not take that method"),
@@ -198,9 +201,19 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _bad_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     del request
-    fields = [{"where": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in error.errors()]
-    said = "; ".join(f"{f['where']}: {f['message']}" for f in fields)[:500]
-    return _answer(422, "bad_request", f"请求参数有误: {said}", f"the request is wrong: {said}", fields=fields)
+    found = [(".".join(map(str, e["loc"])), _sentence(e)) for e in error.errors()]
+    fields = [{"where": where, "message": " / ".join(dict.fromkeys(words))} for where, words in found]
+    zh, en = ("; ".join(f"{where}: {words[i]}" for where, words in found)[:500] for i in (0, 1))
+    return _answer(422, "bad_request", f"请求有误: {zh}", f"the request is wrong: {en}", fields=fields)
+
+
+def _sentence(detail: Any) -> tuple[str, str]:
+    """Return what is wrong with a value in Chinese and English; rare kinds are told in English twice."""
+    if detail["type"] == "extra_forbidden":
+        return "没有此字段", "there is no such field"
+    one, _, other = sentence(detail).partition(" / ")
+    zh, en = (one, other) if _HAN.search(one) else (other, one)
+    return zh or en, en or zh
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

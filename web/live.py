@@ -129,6 +129,11 @@ class LiveView:
                 "tests": int(self._latest.tests[number]),
             }
 
+    def knows(self, station: str) -> bool:
+        """Return whether a reading of a station is stored, or a reading or event of it came since the start."""
+        with self._lock:
+            return self._latest.names.has_station(station) or station in self._events_heard
+
     def events_heard(self) -> dict[str, int]:
         """Return station → time of receipt of its newest event since the start, µs UTC."""
         with self._lock:

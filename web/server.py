@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
@@ -21,6 +21,7 @@ from web.api import alerts, catalogue, figures, quarantine, readings, stream
 from web.api import service as service_api
 from web.context import Context
 from web.guard import Guard, handle_errors, is_loopback
+from web.parameters import declared_alone
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -83,7 +84,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.context = context
     handle_errors(app)
     for module in _ROUTERS:
-        app.include_router(module.router)
+        app.include_router(module.router, dependencies=[Depends(declared_alone)])
     for ending, kind in _TYPES.items():
         mimetypes.add_type(kind, ending)
     app.mount("/static", _Static(directory=STATIC), name="static")

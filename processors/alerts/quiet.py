@@ -76,7 +76,10 @@ class Quiet:
         if type(until) is not int or until > at_us + LONGEST_US:
             return "needs an end (until_us), at most 366 days ahead"
         station = str(args.get("station", ""))
-        if station and station not in self._plan.catalogue.stations:
+        scope = (station, str(args.get("district", "")), str(args.get("rule", "")))
+        # What is in force can be ended, also when its station has left the catalogue meanwhile.
+        ends = until <= at_us and scope in self._in_force(name, at_us)
+        if station and station not in self._plan.catalogue.stations and not ends:
             return f"no station {station[:80]!r}"
         if name == "maintenance":
             if not station:
@@ -88,13 +91,19 @@ class Quiet:
             ]
             self._asked.append(Maintenance(station, begun, until, who, str(args.get("note", ""))))
             return None
-        mute = Mute(station, str(args.get("district", "")), str(args.get("rule", "")), until, who, args.get("note", ""))
+        mute = Mute(*scope, until, who, args.get("note", ""))
         if not any(mute[:3]):
             return "needs a station, district or rule"
         self._mutes = [m for m in self._mutes if m.until_us > at_us and m[:3] != mute[:3]]
         if until > at_us:
             self._mutes.append(mute)
         return None
+
+    def _in_force(self, name: str, at_us: int) -> set[tuple[str, str, str]]:
+        """Return the (station, district, rule) that people have muted, or that they maintain."""
+        if name == "mute":
+            return {m[:3] for m in self._mutes if m.until_us > at_us}
+        return {(m.station, "", "") for m in self._asked if m.until_us > at_us}
 
     def marked(self, transition: Transition) -> Transition:
         """Return a transition with the mute that it falls under in its evidence."""

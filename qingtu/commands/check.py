@@ -11,7 +11,7 @@ import typer
 from ingest.decoders import DECODERS
 from ingest.routes import RouteTable
 from qingtu.catalogue import Catalogue as Loaded
-from qingtu.catalogue_checks import content_of, ids_of, network_of, problems_of
+from qingtu.catalogue_checks import NO_DISTRICT, content_of, districts_of, ids_of, network_of, problems_of
 from qingtu.catalogue_files import read_blocks
 from qingtu.catalogue_partial import has
 from qingtu.catalogue_words import Domain, nearest
@@ -159,18 +159,11 @@ def _names(blocks: Blocks) -> dict[str, tuple[str, str, set[str], bool]]:
     known = {
         key: ids_of(getattr(blocks, key), key not in blocks.partly_read) for key in ("networks", "stations", "rules")
     }
-    placed = [block.item for block in blocks.stations if has(block.item, "district")]
-    districts = {station.district for station in placed if station.district is not None}
-    all_placed = "stations" not in blocks.partly_read and len(placed) == len(blocks.stations)
+    nowhere_zh, _, nowhere_en = NO_DISTRICT.partition(" / ")
     return {
         "domains": ("没有此领域", "is not a domain", set(get_args(Domain)), True),
         "networks": ("没有此网", "is not a network", *known["networks"]),
-        "districts": (
-            "没有站点在此区",
-            "no station lies in this district, six digits of GB/T 2260",
-            districts,
-            all_placed,
-        ),
+        "districts": (nowhere_zh, nowhere_en, *districts_of(blocks)),
         "stations": ("没有此站", "is not a station", *known["stations"]),
         "rules": ("没有此规则", "is not a rule", *known["rules"]),
     }

@@ -12,8 +12,10 @@ import numpy as np
 import typer
 
 from ingest.decoders import DECODERS
+from ingest.peeler import KEPT_BYTES
 from ingest.privacy import REDACTORS, Unparsable
 from ingest.raw import RawBuilder, Source
+from ingest.sources import Refused, misfit
 from processors.alerts import rule_kinds
 from processors.alerts.quiet import Quiet
 from processors.messages import Messages
@@ -56,8 +58,9 @@ def decode(
 ) -> None:
     """Show what a payload becomes / 试解报文.
 
-    One JSON object a reading or event; of what is refused, one with its reason. With --device it goes through the whole
-    pass as if that device sent it now: series, canonical value and unit, flag. Exit code 1 when a part is refused.
+    One JSON object a reading or event; of what is refused, one with its reason. With --device it goes through gateway
+    and pass as if that device sent it now: limit of its route, series, canonical value and unit, flag. Exit code 1 when
+    a part is refused.
     """
     if fmt not in DECODERS:
         raise typer.BadParameter(f"no format {fmt!r} (allowed: {', '.join(DECODERS)}) / 没有此格式")
@@ -124,17 +127,11 @@ def located(
         fmt: key of the decoder, whatever the device's route says.
         entry: the device.
         catalogue: its catalogue.
-        settings: for the limits of claimed times.
+        settings: for the size that the device's route takes, and the limits of claimed times.
         now_us: taken as time of receipt, µs UTC.
     """
-    if catalogue.networks[entry.network].private:
-        redact = REDACTORS.get(fmt)
-        try:
-            payload = redact(payload, b"decode") if redact else b""
-        except Unparsable:
-            redact = None
-        if redact is None:
-            return [{"refused": "unparsable_private", "stage": "gateway", "detail": "the redactor cannot read it"}]
+    size = len(payload)
+    payload, reason = _taken(payload, fmt, entry, catalogue, settings)
     plan = Plan(catalogue)
     limits = {"routes": {entry.route: fmt}, **settings.process.model_dump()}
     rules = rule_kinds()
@@ -142,13 +139,29 @@ def located(
         kind.adopt(plan, None, 0, 0)
     builder = RawBuilder("decode")
     source = Source("", entry.network, entry.route, entry.device.id)
-    builder.append((source, payload, 1, 1, None, now_us, 0, len(payload), "", None))
+    builder.append((source, payload, 1, 1, None, now_us, 0, size, reason, None))
     rows = decode_frame(builder.build(catalogue.version, now_us)).sections["rows"]
     output = _Told()
     _TellingPass(plan, Quality(plan), rules, Quiet(plan), limits).run(Messages.of(rows, 0, 1), 0, None, 0, output)
     sent = DECODERS[fmt]([payload], [entry.device.id]).names
     fields = {entry.fields[name].series_index: name for name in sent if name in entry.fields}
     return [*_stored(output, catalogue, fields), *_events(output), *output.refused]
+
+
+def _taken(payload: bytes, fmt: str, entry: DeviceEntry, catalogue: Loaded, settings: Settings) -> tuple[bytes, str]:
+    """Return what the gateway keeps of a payload that comes by the device's route, and why it refuses it, "": not."""
+    private = catalogue.networks[entry.network].private
+    # A route that the settings have not is told by `qingtu check`; no limit is known then.
+    limits = [route.max_payload_bytes for route in settings.routes if route.name == entry.route]
+    if limits and (reason := misfit(len(payload), limits[0])):
+        return b"" if private else payload[:KEPT_BYTES], reason
+    if not private:
+        return payload, ""
+    redact = REDACTORS.get(fmt)
+    try:
+        return (b"", Refused.UNPARSABLE_PRIVATE.value) if redact is None else (redact(payload, b"decode"), "")
+    except Unparsable:
+        return b"", Refused.UNPARSABLE_PRIVATE.value
 
 
 @dataclass(slots=True)

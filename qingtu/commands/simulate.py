@@ -55,7 +55,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter an option of the command
     """
     settings = settings_of(file, None, catalogue)
     if version not in ("5", "3.1.1"):
-        raise typer.BadParameter(f"{version!r}: MQTT 5 or 3.1.1")
+        raise typer.BadParameter(f"没有此 MQTT 版本 / no MQTT version {version!r} (allowed: 5, 3.1.1)")
     own = synthetic_catalogue(stations, RATE_PROPERTIES) if stations else load_catalogue(settings.catalogue)
     options = SimulateOptions(
         catalogue=own, seed=seed, faults=parse_faults(faults), history_h=duration_s(history) / 3600, live=live,
@@ -101,4 +101,4 @@ def _password(file: Path | None) -> str | None:
     try:
         return file.read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise StartError(f"--password-file {file}: {error.strerror}") from error
+        raise StartError(f"文件无法读取 / --password-file {file} cannot be read: {error.strerror}") from error

@@ -143,6 +143,13 @@ class PrimaryStore(Store, Protocol):
         """Return events in a time range, newest first."""
         ...
 
+    def knows(self, station: str) -> bool:
+        """Return whether anything that is stored names a station or area: readings, figures, events or alerts.
+
+        For names that the catalogue has not (any more); a store that others read may know it of a former catalogue.
+        """
+        ...
+
     def count(self, table: str) -> int:
         """Return the number of rows of a table: readings, corrections, events, alerts, rejected, figures and so on."""
         ...

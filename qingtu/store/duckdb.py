@@ -66,8 +66,8 @@ class DuckStore(Queries):
         except duckdb.IOException as error:
             first = str(error).splitlines()[0]
             raise StartError(
-                f"{path} cannot be opened: {first} (is another qingtu using this data folder? stop it, or set "
-                "another with --data)"
+                f"数据库无法打开 / {path} cannot be opened: {first} (is another qingtu using this data folder? stop "
+                "it, or set another with --data)"
             ) from error
 
     def _open(self) -> None:
@@ -81,7 +81,8 @@ class DuckStore(Queries):
             self._db.rollback()
             self._db.close()
             raise VersionError(
-                f"{self._path} has version {found[0]}, written by a newer program; this reads {SCHEMA_VERSION}"
+                f"由更新的程序写入 / {self._path} has version {found[0]}, written by a newer program; this "
+                f"reads {SCHEMA_VERSION}"
             )
         self._db.execute(TABLES)
         for version in range(SCHEMA_VERSION if found is None else int(found[0]), SCHEMA_VERSION):

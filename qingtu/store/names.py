@@ -39,6 +39,10 @@ class SeriesNames:
         """Return the number of a (station, property, channel), or None."""
         return self._index.get(key)
 
+    def has_station(self, station: str) -> bool:
+        """Return whether a series of this station has a number."""
+        return station in self._stations
+
     def numbers(self, *batches: pa.RecordBatch) -> NDArray[np.int32]:
         """Return the series number of each row of ``READINGS`` batches, one behind the other; new series get one."""
         tables = {"station": self._stations, "property": self._properties, "channel": self._channels}

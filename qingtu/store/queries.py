@@ -31,6 +31,10 @@ JOIN promotions m ON m.revision = p.revision AND m.partition = p.partition
 WHERE s.station = ? AND s.property = ? AND s.channel = ? AND p.time = ? AND p.revision = ?
 """
 
+_NAMING: Final = ("series", "events", "figures", "alerts")
+_NAMED: Final = " UNION ALL ".join(f"(SELECT 1 FROM {table} WHERE station = ? LIMIT 1)" for table in _NAMING)  # noqa: S608
+"""Whether a table names a station; series stay when the readings of long ago are gone."""
+
 _MESSAGE: Final = "coalesce(r.redrive_of, r.position)"
 _BOOKED: Final = f"quarantine_book b ON b.partition = r.partition AND b.position = {_MESSAGE}"
 # A row behind the one that decided last decides later, or never: its message had left before it was driven again.
@@ -328,6 +332,13 @@ class Queries:
                 "epoch_us(known_at) AS known_at FROM events WHERE time >= ? AND time < ? ORDER BY time DESC LIMIT ?",
                 [_stamp(start_us), _stamp(end_us), limit],
             )
+
+    def knows(self, station: str) -> bool:
+        """Return whether anything that is stored names a station; see the contract."""
+        if not station:  # alerts of no station
+            return False
+        with self.cursor() as db:
+            return db.execute(_NAMED, [station] * len(_NAMING)).fetchone() is not None
 
     def count(self, table: str) -> int:
         """Return the number of rows of one of the store's tables."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEVICE = "qd-wx-001"
+PRIVATE = "qd-cm-001"
 
 
 def _field(prop: str) -> str:
@@ -130,3 +131,35 @@ def test_stations_in_three_forms() -> None:
     table = inside("stations").out
     assert all(station in table for station in catalogue.stations)
     assert "demonstration" in table
+
+
+@pytest.mark.parametrize("device", [DEVICE, PRIVATE])
+def test_device_judges_the_size_as_its_gateway_does(tmp_path: Path, device: str) -> None:
+    """Empty, just as large as the route takes, and one byte more: reason, stage and what is kept of it."""
+    payload = _payload({_field("air_temperature"): 12})
+    settings = tmp_path / "qingtu.toml"
+
+    def ran(given: bytes, most: int) -> list[tuple[str | None, str | None]]:
+        settings.write_text(
+            "".join(
+                f'[[routes]]\nname = "{name}"\ntopic = "{name}/{{network}}/{{device}}"\nmax_payload_bytes = {most}\n'
+                for name in ("native", "community")
+            ),
+            encoding="utf-8",
+        )
+        found = inside("decode", "native", "--device", device, "-c", settings, stdin=given)
+        assert found.code == (1 if "refused" in found.out else 0)
+        return [(line.get("refused"), line.get("detail")) for line in found.lines]
+
+    kept = 0 if device == PRIVATE else len(payload)
+    assert ran(b"", 100) == [("empty_payload", "0 bytes kept")]
+    assert ran(payload, len(payload) - 1) == [("too_large", f"{kept} bytes kept")]
+    assert "too_large" not in {reason for reason, _ in ran(payload, len(payload))}
+    large = b" " * 70_000 + payload
+    assert ran(large, 69_000) == [("too_large", f"{0 if device == PRIVATE else 65_536} bytes kept")]
+
+
+def test_without_a_device_no_limit_is_known() -> None:
+    """A decoder alone says of nothing what it is."""
+    ran = inside("decode", "native", stdin=b"")
+    assert [line["refused"] for line in ran.lines] == ["bad_json"]

@@ -419,6 +419,50 @@ def test_an_anchor_whose_use_is_the_fault_is_told_where_it_is_used(tmp_path: Pat
     assert f"{tmp_path / 'c.yaml'}:12" in problem.message
 
 
+@pytest.mark.parametrize(
+    ("where", "key", "says"),
+    [
+        (
+            '{district: "370203"}',
+            "where.district",
+            "没有站点在此区 / no station lies in this district, six digits of GB/T",
+        ),
+        ('{district: ["370202", "370220"]}', "where.district", "did you mean '370202'?"),
+        ("{district: abc, domain: air}", "where.district", "no station lies in this district"),
+        ('{district: "370202", domain: water}', "where", "没有站点全部符合 / no station fits all of this"),
+        ('{district: "370202", station: B}', "where", "no station fits all of this"),
+    ],
+)
+def test_a_rule_of_a_district_without_its_stations_is_told(tmp_path: Path, where: str, key: str, says: str) -> None:
+    """Six wrong digits look like six right ones, and the rule would never raise an alert."""
+    text = _districts(where)
+    [problem] = problems(tmp_path, text)
+    assert (problem.line, problem.key) == (1 + text[: text.index("rules:")].count("\n") + 1, f"rules[0].{key}")
+    assert says in problem.message
+
+
+@pytest.mark.parametrize("where", ['{district: "370202"}', '{district: ["370202"], domain: air}', "{domain: water}"])
+def test_a_rule_that_waits_for_no_slip_is_right(tmp_path: Path, where: str) -> None:
+    """A domain is of a closed list, where no wrong word passes: it may be named before its first station is there."""
+    (tmp_path / "c.yaml").write_text(_districts(where), encoding="utf-8")
+    assert [rule.id for rule in load_catalogue(tmp_path).rules] == ["r"]
+
+
+def test_a_district_is_not_doubted_while_a_station_is_broken(tmp_path: Path) -> None:
+    """The station that cannot be read may be the one that lies there."""
+    [problem] = problems(tmp_path, _districts('{district: "370203"}').replace('district: "370299"', "district: [x]"))
+    assert problem.key == "stations[1].district"
+
+
+def _districts(where: str) -> str:
+    """Write a city of station A in 370202 and B in 370299, and one rule."""
+    second = HEAD[HEAD.index("  - id: A") :].replace("A", "B").replace("id: a,", "id: b,")
+    first = HEAD.replace("zh: 甲", 'zh: 甲\n    district: "370202"')
+    second = second.replace("zh: 甲", 'zh: 乙\n    district: "370299"')
+    rule = f"  - {{id: r, zh: 规则, en: R, kind: silence, after_s: 5, where: {where}}}\n"
+    return f"{first}{second}rules:\n{rule}"
+
+
 def test_topology_names_stations_and_goes_one_way(tmp_path: Path) -> None:
     """What is not a station, and a loop, are told with their line; a branch that meets again is no loop."""
     rest = "en: S, network: n, domain: air, kind: air, position: [120.3, 36.1]"

@@ -190,6 +190,19 @@ class StoreQuestionsSuite:
         assert [(a["alert"], a["state"]) for a in store.alerts_of("A", "pm25", position(1, 2))] == [("three", "open")]
         store.close()
 
+    def test_who_is_named_is_known(self, open_store: OpenStore) -> None:
+        """By readings, events, figures or alerts, also after a restart; nobody else, and no pattern of a name."""
+        store: Any = open_store()
+        assert not any(store.knows(name) for name in ("", "A", "B"))
+        store.apply(PROCESSED, 0, [processed(0, [reading(0, series=2)]), event_frame(1, [("E", "door", 1, "{}")])], 2)
+        store.apply(FIGURES, 0, [figure_frame(0, [(0, 1.0, 60)])], 1)
+        store.apply(ALERTS, 0, [alert_frame(0, [("one", "open", 1, "")])], 1)
+        store.close()
+        store = open_store()
+        named = {name for name in ("", "A", "B", "E", "b", "%", "' OR '1'='1", "no") if store.knows(name)}
+        assert named == {"A", "B", "E"}
+        store.close()
+
     def test_expiry_takes_whole_days_and_is_remembered(self, open_store: OpenStore) -> None:
         """Readings, their corrections, events; how many readings is kept for the audit, over a restart."""
         store: Any = open_store()

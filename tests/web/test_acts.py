@@ -63,6 +63,38 @@ def test_mutes_and_maintenance_name_the_person_and_hide_nothing(run: Running) ->
     assert opened["evidence"]["muted"]["until_us"] == answer.json()["until_ms"] * 1000
 
 
+def test_what_is_quiet_can_be_ended_when_it_has_left_the_catalogue(tmp_path: Path) -> None:
+    """Mutes of a station, a district and a rule, and maintenance; beginning any of them anew stays refused."""
+    folder = tmp_path / "stations"
+    folder.mkdir()
+    city = "networks: [{id: n, zh: 网, en: Net, interval_s: 60}]\nstations:\n"
+    station = (
+        "  - {id: %s, zh: 站, en: S, network: n, domain: air, kind: air, position: [120.3, 36.1], district: '%s',\n"
+        "     devices: [{id: d%s, properties: [pm25]}]}\n"
+    )
+    rule = "rules: [{id: %s, kind: silence, zh: 静, en: Quiet, after_s: 86400}]\n"
+    (folder / "all.yaml").write_text(city + station % ("A", "370202", 1) + rule % "old", encoding="utf-8")
+    scopes = ({"station": "A"}, {"district": "370202"}, {"rule": "old"}, {"station": "A", "rule": "old"})
+    with running(tmp_path / "data", load_catalogue(folder), {"catalogue": folder}) as run:
+        for scope in scopes:
+            assert run.post("alerts/mute", {"for_s": 3600, **scope}).status_code == 202
+        assert run.post("alerts/maintenance", {"for_s": 3600, "station": "A"}).status_code == 202
+        until(lambda: len(run.get("alerts/mutes")["mutes"]) == 4 and run.get("alerts/mutes")["maintenance"], "all")
+        (folder / "all.yaml").write_text(city + station % ("B", "370203", 2) + rule % "new", encoding="utf-8")
+        assert run.post("reload").status_code == 202
+        for scope in scopes:
+            assert run.post("alerts/mute", {"for_s": 60, **scope}).status_code == 404
+        assert run.post("alerts/mute", {"for_s": 0, "station": "A", "district": "370202"}).status_code == 404
+        assert run.post("alerts/maintenance", {"for_s": 60, "station": "A"}).status_code == 404
+        for scope in scopes:
+            assert run.post("alerts/mute", {"for_s": 0, **scope}).status_code == 202
+        assert run.post("alerts/maintenance", {"for_s": 0, "station": "A"}).status_code == 202
+        until(lambda: not run.get("alerts/mutes")["mutes"], "no mute")
+        until(lambda: not run.get("alerts/mutes")["maintenance"], "no maintenance")
+        assert run.get("quarantine")["counts"] == []
+        assert run.post("alerts/mute", {"for_s": 0, "station": "A"}).status_code == 404
+
+
 def test_an_alert_is_acknowledged_commented_and_ends(run: Running) -> None:
     """Each act names the person, comes back on the stream, and is refused once the alert has ended."""
     at = run.now_ms()

@@ -6,6 +6,8 @@ import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from processors.alerts.quiet import Maintenance as Maintained
+from processors.alerts.quiet import Mute as Muted
 from qingtu.clock import SECOND
 from web import quiet
 from web.alert_book import ACTIVE, alert_json
@@ -13,6 +15,7 @@ from web.api import answers
 from web.api.answers import told
 from web.context import Context, Ctx, Person, answer
 from web.guard import ApiError
+from web.unknown import close, meant, refusal
 
 router = APIRouter(prefix="/api/alerts", tags=["alerts"])
 Ident = Annotated[str, Path(max_length=128)]
@@ -70,16 +73,16 @@ def alerts(
 @router.get("/mutes", response_class=Response, responses=told(answers.Quiet))
 def mutes(request: Request, context: Ctx) -> Response:
     """What people have switched off: mutes and maintenance in force, and what the catalogue plans."""
-    now_ms, said = context.live.now_ms(), list(context.live.quiet.values())
+    now_ms = context.live.now_ms()
     muted = [
         {"station": m.station, "district": m.district, "rule": m.rule, "until_ms": m.until_us // 1000, "who": m.who,
          "note": m.note}
-        for m in quiet.mutes(said, now_ms * 1000)
+        for m in _mutes(context)
     ]  # fmt: skip
     worked = [
         {"station": m.station, "from_ms": m.from_us // 1000, "until_ms": m.until_us // 1000, "who": m.who,
          "note": m.note}
-        for m in quiet.maintenance(said, context.service.catalogue, now_ms * 1000)
+        for m in _maintenance(context)
     ]  # fmt: skip
     return answer(request, {"now_ms": now_ms, "mutes": muted, "maintenance": worked})
 
@@ -119,13 +122,9 @@ def mute(request: Request, context: Ctx, person: Person, body: Mute) -> Response
     scope = {"station": body.station, "district": body.district, "rule": body.rule}
     if not any(scope.values()):
         raise ApiError(422, "empty_mute", "须指定站点、区或规则", "a mute needs a station, a district or a rule")
-    catalogue = context.service.catalogue
-    _known_station(context, body.station)
-    if body.district and body.district not in {station.district for station in catalogue.stations.values()}:
-        message = "no station lies in this district (six digits of GB/T 2260)"
-        raise ApiError(404, "unknown_district", "没有站点在此区 (GB/T 2260 六位代码)", message)
-    if body.rule and body.rule not in {rule.id for rule in catalogue.rules}:
-        raise ApiError(404, "unknown_rule", "没有这条规则", "there is no such rule")
+    # What is in force can be ended, also when its station, district or rule has left the catalogue meanwhile.
+    if not (body.for_s == 0 and tuple(scope.values()) in {m[:3] for m in _mutes(context)}):
+        _known_scope(context, body)
     until_us = context.live.now_ms() * 1000 + round(body.for_s * SECOND)
     context.service.command_all("mute", person, {**scope, "until_us": until_us, "note": body.note.strip()})
     return answer(request, {"until_ms": until_us // 1000, "who": person}, 202)
@@ -134,16 +133,40 @@ def mute(request: Request, context: Ctx, person: Person, body: Mute) -> Response
 @router.post("/maintenance", status_code=202, response_class=Response, responses=told(answers.Done, 202))
 def maintenance(request: Request, context: Ctx, person: Person, body: Maintenance) -> Response:
     """Begin maintenance of a station, or end it with 0 seconds: no alert of it opens meanwhile."""
-    _known_station(context, body.station)
+    if not (body.for_s == 0 and body.station in {m.station for m in _maintenance(context) if m.who}):
+        _known_station(context, body.station)
     until_us = context.live.now_ms() * 1000 + round(body.for_s * SECOND)
     args = {"station": body.station, "until_us": until_us, "note": body.note.strip()}
     context.service.command("maintenance", person, args, body.station)
     return answer(request, {"until_ms": until_us // 1000, "who": person}, 202)
 
 
+def _mutes(context: Context) -> list[Muted]:
+    return quiet.mutes(list(context.live.quiet.values()), context.live.now_ms() * 1000)
+
+
+def _maintenance(context: Context) -> list[Maintained]:
+    return quiet.maintenance(list(context.live.quiet.values()), context.service.catalogue, context.live.now_ms() * 1000)
+
+
+def _known_scope(context: Context, body: Mute) -> None:
+    """Refuse a mute of what the catalogue has not: it would mute nothing."""
+    catalogue = context.service.catalogue
+    _known_station(context, body.station)
+    districts = {station.district for station in catalogue.stations.values() if station.district}
+    if body.district and body.district not in districts:
+        zh, en = meant(close(body.district, districts))
+        message = "no station lies in this district (six digits of GB/T 2260)"
+        raise ApiError(404, "unknown_district", f"没有站点在此区 (GB/T 2260 六位代码){zh}", f"{message}{en}")
+    rules = {rule.id for rule in catalogue.rules}
+    if body.rule and body.rule not in rules:
+        raise refusal(404, "unknown_rule", ("规则", "rule"), body.rule, close(body.rule, rules))
+
+
 def _known_station(context: Context, station: str) -> None:
-    if station and station not in context.service.catalogue.stations:
-        raise ApiError(404, "unknown_station", "没有这个站点", "there is no such station")
+    stations = context.service.catalogue.stations
+    if station and station not in stations:
+        raise refusal(404, "unknown_station", ("站点", "station"), station, close(station, stations))
 
 
 def _act(request: Request, context: Context, name: str, person: str, ident: str, note: str) -> Response:

@@ -17,6 +17,7 @@ from web.api import answers
 from web.api.answers import told
 from web.api.readings import Ms, SeriesQuery
 from web.context import Ctx, answer
+from web.unknown import check_figures, check_property, check_station, check_statistic
 
 router = APIRouter(prefix="/api", tags=["figures"])
 _What = Annotated[str | None, Query(min_length=1, max_length=64)]
@@ -41,6 +42,10 @@ def figures(request: Request, context: Ctx, asked: Annotated[FiguresQuery, Query
         station, property_, start * 1000, end * 1000 + 1000, channel=channel, what=asked.what,
         known_by_us=None if asked.as_of_ms is None else asked.as_of_ms * 1000 + 999,
     )  # fmt: skip
+    if not rows:
+        if asked.what is not None:
+            check_statistic(asked.what)
+        check_figures(context, asked.key())
     shown = [
         {
             "what": row["what"], "start_ms": row["start"] // 1000, "value": row["value"], "count": row["count"],
@@ -105,6 +110,13 @@ def corrections(
     """Published figures that changed, newest first: from what to what, because of which raw rows."""
     store = context.service.store
     rows = store.figure_corrections(since_ms * 1000, limit, station=station, prop=property, what=what)
+    if not rows:
+        if what is not None:
+            check_statistic(what)
+        if property is not None:
+            check_property(property)
+        if station is not None:
+            check_station(context, station, areas=True)
     shown = [_correction(told_correction(row, store, context.service.catalogue)) for row in rows]
     return answer(request, {"corrections": shown})
 

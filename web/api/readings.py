@@ -26,6 +26,7 @@ from web.api.csv import csv_text, file_name
 from web.context import Context, Ctx, Person, answer
 from web.guard import ApiError
 from web.live import COLUMNS
+from web.unknown import check_series, check_station
 
 router = APIRouter(prefix="/api", tags=["readings"])
 
@@ -123,6 +124,8 @@ def latest(request: Request, context: Ctx, station: Annotated[str | None, Query(
     """Newest reading of every series, or of one station's, as rows under column names."""
     keys, arrays = context.live.readings()
     chosen = np.arange(len(keys)) if station is None else _of(keys, station)
+    if station is not None and not len(chosen):
+        check_station(context, station)
     columns = [(arrays[name][chosen]).tolist() for name in ("value", "flag", "tests")]
     times = (arrays["time"][chosen] // 1000).tolist()
     if station is not None:
@@ -177,13 +180,12 @@ def _is_behind(context: Context, key: tuple[str, str, str], query: ReadingQuery,
 
 
 def _unit(context: Context, key: tuple[str, str, str]) -> str:
-    """Return the unit of a series that the catalogue has, or that there are readings of; else 404."""
+    """Return the unit of a series that the catalogue has, or that there are readings of; else it is refused."""
     catalogue = context.service.catalogue
     number = catalogue.series_index(*key)
     if number is not None:
         return catalogue.series[number].unit
-    if context.live.series(key) is None:
-        raise ApiError(404, "unknown_series", f"没有序列 {' / '.join(key)}", f"there is no series {' / '.join(key)}")
+    check_series(context, key)
     spec = load_properties().get(key[1])
     return spec.unit if spec else ""
 

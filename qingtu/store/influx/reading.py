@@ -12,7 +12,7 @@ from qingtu.store.influx.client import rows_of_csv
 from qingtu.store.influx.corrections import fetch_corrections
 from qingtu.store.influx.export import export_readings
 from qingtu.store.influx.told import Told
-from qingtu.store.influx.wide import FOREVER, Found, between, fetch, ident, join, melt, select, tags_of
+from qingtu.store.influx.wide import FOREVER, Found, between, fetch, ident, join, melt, select, tags_of, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -143,6 +143,14 @@ class ReadingQueries(Told):
             places = sorted((t["station"], t["channel"]) for t in found if set(t) == {"station", "channel"})
             for prop in props if places else ():
                 yield [(station, prop, channel) for station, channel in places]
+
+    def knows(self, station: str) -> bool:
+        """Return whether anything that is stored names a station; its index of tags tells, no row is read."""
+        if not station:  # alerts of no station
+            return False
+        asked = f'SHOW SERIES WHERE "station" = {text(station)} LIMIT 1'
+        buckets = dict.fromkeys((self._settings.bucket, *self._tiers()))
+        return any(rows_of_csv(self._client.query(bucket, asked)) for bucket in buckets)
 
     def count(self, table: str) -> int:
         """Return the number of rows of one of the tables that DuckDB has, too."""
