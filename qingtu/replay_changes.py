@@ -41,6 +41,7 @@ WITH chain AS (
         min(old_revision) AS first, arg_min(old_known_at, old_revision) AS first_known
     FROM {db}.corrections GROUP BY ALL)
 SELECT r.*, s.station, s.property, s.channel, h.partition AS home, p.origin_partition AS replayed_from,
+    p.partition AS acted_in,
     coalesce(p.origin, c.brought, c.first, r.revision) AS origin,
     coalesce(c.brought_known, c.first_known, r.known_at) AS origin_known, c.decided, c.spoken
 FROM {db}.readings r
@@ -50,11 +51,12 @@ LEFT JOIN chain c ON c.series = r.series AND c.time = r.time
 LEFT JOIN {db}.replayed p
     ON p.series = r.series AND p.time = r.time AND p.revision = coalesce(c.brought, c.first, r.revision)
 """
-# ``source``: the partition of the raw row, null when it is none of the span. ``later``: it stands behind the span; of
-# what was driven again in another partition only the book tells.
+# ``source``: the partition of the raw row, null when it is none of the span. ``counted_in``: the one that the revision
+# counts in, as far as it is known. ``later``: it stands behind the span; of what was driven again in another partition
+# only the book tells.
 _MINE: Final = """
 SELECT r.series, r.time, r.value, r.flag, r.tests, r.revision, r.known_at, r.home, r.origin,
-    coalesce(r.replayed_from, own.partition, other.partition) AS source,
+    coalesce(r.replayed_from, own.partition, other.partition) AS source, coalesce(r.acted_in, source) AS counted_in,
     source IS NOT NULL AND (r.replayed_from IS NULL OR (r.origin >= s.low AND r.origin < s.high)) AS inside,
     NOT inside AND (r.origin >= s.high
         OR (r.replayed_from IS NULL AND r.origin IN (SELECT moved_by FROM driven_later))) AS later,
@@ -104,7 +106,7 @@ SELECT m.* EXCLUDE (series, time), series, time, t.value AS t_value, t.home AS t
         ELSE t.flag END AS t_flag
 FROM ({mine}) m FULL JOIN ({theirs}) t USING (series, time)
 """
-# A revision that the station's own partition has not reached came from another one: nothing could come behind it.
+# A revision that the station's own partition has not reached came from another one: what comes behind it is there.
 _CHANGES: Final = """
 CREATE OR REPLACE TEMP TABLE changes AS
 SELECT series, time, m.value AS old_value, m.flag AS old_flag, m.tests AS old_tests, m.revision AS old_revision,
@@ -113,7 +115,9 @@ SELECT series, time, m.value AS old_value, m.flag AS old_flag, m.tests AS old_te
     coalesce(m.t_source, m.source) AS origin_partition, act.partition, act.act,
     CASE WHEN m.flag IS NULL THEN 'new' WHEN m.found IS NULL THEN 'withdrawn' ELSE 'changed' END AS what
 FROM ({both}) m
-JOIN spans act ON act.partition = coalesce(m.home, m.t_home)
+JOIN spans h ON h.partition = coalesce(m.home, m.t_home)
+JOIN spans act ON act.partition = CASE WHEN m.revision >= h.act THEN coalesce(m.counted_in, h.partition)
+    ELSE h.partition END
 WHERE (coalesce(m.inside, false) OR coalesce(m.t_inside, false))
     AND NOT coalesce(m.later, false)
     AND (m.revision IS NULL OR m.revision < act.act)

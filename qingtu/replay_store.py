@@ -7,8 +7,8 @@ Both are DuckDB stores with a few more tables::
     replayed     which raw row brought a value whose revision is that of a promote
     promotions   the promotes of this store: one row for each partition in which something changed
 
-A position means something in its partition alone. The revision of a reading is one of its station's partition; what is
-about a raw row names the partition beside the position.
+A position means something in its partition alone. The revision of a reading is one of its station's partition, or of
+the one where a row brought it that was driven again; what is about a raw row names the partition beside the position.
 """
 
 from __future__ import annotations

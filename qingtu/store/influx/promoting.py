@@ -18,6 +18,7 @@ from qingtu.clock import DAY
 from qingtu.errors import QingtuError
 from qingtu.grouped import NEVER
 from qingtu.records import PROCESSED, READINGS, REJECTED, Cause, Frame
+from qingtu.store.influx.corrections import SLOTS
 from qingtu.store.influx.lines import Lines
 from qingtu.store.influx.promotions import promotion_line, replayed_lines
 from qingtu.store.influx.quarantine import find_entries
@@ -176,11 +177,14 @@ class PromotingStore(InfluxStore):
         """
         if not messages:
             return [], []
-        lines = [rejected_line(row, booking.partition, booking.rejected_seq + i) for i, row in enumerate(rows)]
+        deleted = self._standing(booking.partition, set(messages))
+        lines = self._beside(deleted)
+        lines += [rejected_line(row, booking.partition, booking.rejected_seq + i) for i, row in enumerate(rows)]
         booking.rejected_seq += len(rows)
-        return self._standing(booking.partition, set(messages)), lines
+        return [_deletion(point) for point in deleted], lines
 
-    def _standing(self, partition: int, messages: set[int]) -> list[dict[str, str]]:
+    def _standing(self, partition: int, messages: set[int]) -> list[dict[str, Any]]:
+        """Return the points of the refusals of messages: their tags, time and slot."""
         types: dict[str, pa.DataType] = {
             **dict.fromkeys(("position", "redrive_of"), pa.int64()),
             **dict.fromkeys(_RAW_NAMES, pa.string()),
@@ -188,13 +192,27 @@ class PromotingStore(InfluxStore):
         selected = ", ".join(["position::integer", "redrive_of::integer", *(f'"{name}"::tag' for name in _RAW_NAMES)])
         when = between(max(self._rejected_from(), 0), 1 << 62)
         question = f"SELECT {selected} FROM rejected WHERE {when} AND \"partition\" = '{partition}'"  # noqa: S608
-        out = []
-        for row in self._client.table(self._settings.daily, question, types).to_pylist():
-            if (row["position"] if row["redrive_of"] is None else row["redrive_of"]) in messages:
-                own = " AND ".join(f'"{name}"="{row[name]}"' for name in _RAW_NAMES if row[name])
-                at = _rfc_3339(row["time"] * 1000 + row["slot"])
-                out.append({"start": at, "stop": at, "predicate": f'_measurement="rejected" AND {own}'})
-        return out
+        rows = self._client.table(self._settings.daily, question, types).to_pylist()
+        return [
+            row for row in rows if (row["position"] if row["redrive_of"] is None else row["redrive_of"]) in messages
+        ]
+
+    def _beside(self, deleted: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Write what is deleted in vain once more, as it stands.
+
+        A predicate cannot say that a point has no lane: who deletes such a point deletes those beside it in every lane.
+        """
+        names = (*_RAW_NAMES[:-1], "time", "slot")
+        first = {tuple(point[name] for name in names) for point in deleted if not point["lane"]}
+        gone = {(*(point[name] for name in names), point["lane"]) for point in deleted}
+        lines = []
+        for time in sorted({point["time"] for point in deleted if not point["lane"]}):
+            for row in self._points(f"WHERE {between(time, time + 1)} AND \"lane\" <> ''"):
+                at = tuple(row[name] for name in names)
+                if at in first and (*at, row["lane"]) not in gone:
+                    seq = int(row["lane"]) * SLOTS + row["slot"]
+                    lines.append(rejected_line(_as_rejected(self._refusal(row)), int(row["partition"]), seq))
+        return lines
 
     def _state(self, stream: str, partition: int) -> StreamState:
         state = self._held(stream, partition)
@@ -266,6 +284,18 @@ class PromotingStore(InfluxStore):
 
 def _texts(lines: Lines) -> list[str]:
     return [lines.line(at) for at in range(len(lines))]
+
+
+def _deletion(point: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the server is asked to delete a refusal with."""
+    own = " AND ".join(f'"{name}"="{point[name]}"' for name in _RAW_NAMES if point[name])
+    at = _rfc_3339(point["time"] * 1000 + point["slot"])
+    return {"start": at, "stop": at, "predicate": f'_measurement="rejected" AND {own}'}
+
+
+def _as_rejected(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a refusal that was read as a row of ``REJECTED_ROWS``, times in µs UTC."""
+    return {**row, "readings_refused": row["refused"], "refused": row["refused_by_gateway"]}
 
 
 def _rfc_3339(ns: int) -> str:

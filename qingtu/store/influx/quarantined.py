@@ -192,20 +192,25 @@ class QuarantineQueries(Told):
         return _only(refusals, rows)
 
     def _whole(self, tail: str) -> list[dict[str, Any]]:
+        return [self._refusal(row) for row in self._points(tail)]
+
+    def _points(self, tail: str) -> list[dict[str, Any]]:
+        """Return refusals as they stand in the database, with what tells points apart: ``lane`` and ``slot``."""
+        tags = (*_TAGS, "lane")
         types: dict[str, pa.DataType] = {
             **dict.fromkeys(_INTEGERS, pa.int64()),
-            **dict.fromkeys((*_TEXTS, *_BYTES, *_TAGS), pa.string()),
+            **dict.fromkeys((*_TEXTS, *_BYTES, *tags), pa.string()),
         }
         selected = ", ".join(
             [
                 *(f'"{name}"::integer' for name in _INTEGERS),
                 *(f'"{name}"::string' for name in (*_TEXTS, *_BYTES)),
-                *(f'"{name}"::tag' for name in _TAGS),
+                *(f'"{name}"::tag' for name in tags),
             ]
         )
         question = f"SELECT {selected} FROM rejected {tail}"  # noqa: S608 - our own names
         table = self._client.table(self._settings.daily, question, types)
-        return [self._refusal(row) for row in table.to_pylist() if row["position"] is not None]
+        return [row for row in table.to_pylist() if row["position"] is not None]
 
     def _refusal(self, row: dict[str, Any]) -> dict[str, Any]:
         out = {**row, "partition": int(row["partition"]), "received_at": row["time"]}
