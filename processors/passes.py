@@ -256,7 +256,7 @@ class Pass:
         here = self.plan.lives_here
         if here is None:
             return np.zeros(len(device), np.bool_)
-        out = device != UNKNOWN
+        out: NDArray[np.bool_] = device != UNKNOWN
         out[out] = ~here[self.plan.device_station[device[out]]]
         device[out] = UNKNOWN
         return out

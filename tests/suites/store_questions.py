@@ -275,7 +275,7 @@ class StoreQuestionsSuite:
 
     def test_a_message_of_another_partition_brings_its_readings_alone(self, open_store: OpenStore) -> None:
         """One of this partition at the same position stays in quarantine, and none is counted."""
-        store = open_store()
+        store: Any = open_store()
         store.apply(REJECTED, 0, [rejected_frame(0, [(0, "unknown_device", b"a")])], 1)
         one, two = Reading(0, 1, 7.0, cause=Cause.REDRIVE), Reading(1, 1, 8.0, cause=Cause.REDRIVE)
         away_once = Message((one, two), redrive_of=away(1, position(0, 0)))
