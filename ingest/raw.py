@@ -142,7 +142,7 @@ def redrive_rows(raw_rows: pa.RecordBatch, positions: Sequence[int], shift_us: i
 
     Args:
         raw_rows: rows of ``RAW_ROWS`` (further columns are left out).
-        positions: shape (rows,), where each stands.
+        positions: shape (rows,), where each stands; of a message of another partition as ``records.away`` names it.
         shift_us: added to the claimed times, for devices whose clock was wrong.
     """
     n = raw_rows.num_rows

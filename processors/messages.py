@@ -29,6 +29,7 @@ class Messages:
         connection: int64 (n,).
         redriven: bool (n,).
         driven: any is.
+        away: bool (n,), re-driven, and in quarantine in another partition.
         redrive_of: Arrow int64 (n,), null where not re-driven.
         shift_us: int64 (n,), 0 where not re-driven.
     """
@@ -47,6 +48,7 @@ class Messages:
     connection: NDArray[np.int64]
     redriven: NDArray[np.bool_]
     driven: bool
+    away: NDArray[np.bool_]
     redrive_of: pa.Array
     shift_us: NDArray[np.int64]
 
@@ -62,6 +64,7 @@ class Messages:
         redrive_of, shift, digest = (part.column(name) for name in ("redrive_of", "shift_us", "digest"))
         # Rows that are driven again are rare, and a call of an Arrow kernel costs more than its work.
         none = redrive_of.null_count == n
+        redriven = np.zeros(n, np.bool_) if none else redrive_of.is_valid().to_numpy(zero_copy_only=False)
         return cls(
             row=np.arange(start, stop),
             received_us=times_of(part.column("received_at")),
@@ -77,7 +80,8 @@ class Messages:
             connection=plain("connection"),
             redrive_of=redrive_of,
             driven=not none or shift.null_count < n,
-            redriven=np.zeros(n, np.bool_) if none else redrive_of.is_valid().to_numpy(zero_copy_only=False),
+            redriven=redriven,
+            away=redriven if none else np.asarray(redrive_of.fill_null(0)) < 0,
             shift_us=np.zeros(n, np.int64) if shift.null_count == n else np.asarray(shift.fill_null(0)),
         )
 

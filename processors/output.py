@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from processors.elsewhere import Verdict
     from processors.plan import Plan
     from qingtu.contracts import Outputs, Transition
 
@@ -33,6 +34,8 @@ class Output:
         seen: how many of these situations have looked at.
         rejected: (row, stage, reason, detail, readings refused).
         areas: (position, what another partition says of areas); for derive.
+        away: what became of messages that are in quarantine in other partitions.
+        astray: rows that belong into other partitions.
     """
 
     readings: list[tuple[Plan, dict[str, NDArray[Any]]]] = field(default_factory=list)
@@ -42,6 +45,8 @@ class Output:
     seen: int = 0
     rejected: list[tuple[int, str, str, str, int]] = field(default_factory=list)
     areas: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    away: list[Verdict] = field(default_factory=list)
+    astray: list[int] = field(default_factory=list)
 
     def frames(self, header: Mapping[str, Any], rows: pa.RecordBatch, offset: int) -> Outputs:
         """Encode.

@@ -11,6 +11,7 @@ from ingest.decoders import DECODERS
 from processors import convert, deduplicate, locate
 from processors.alerts.batch import Batch, Unmoved
 from processors.decode import decode
+from processors.elsewhere import Verdict
 from processors.messages import Messages, Readings, Refusals
 from processors.plan import UNKNOWN, Plan
 from qingtu.clock import DAY, SECOND
@@ -97,6 +98,7 @@ class Pass:
         own = np.zeros(n, np.bool_)
         decoded_count = np.zeros(n, np.int64)
         device = locate.devices(self.plan, messages)
+        strangers = self._strangers(device)
         blocks: list[Readings] = []
         events: list[tuple[int, str, int, int, dict[str, Any]]] = []
         made: list[tuple[NDArray[np.int64], Decoded]] = []
@@ -112,9 +114,10 @@ class Pass:
             refused_before = refusals.count.copy()
             events = self._locate_events(messages, device, events, refusals)
             decoded_count += refusals.count - refused_before
-        self._unknown_devices(messages, device, active, decoded_count, refusals)
+        self._unknown_devices(messages, device, active, strangers, decoded_count, refusals)
         duplicate = self._duplicates(messages, device, own)
         outcome[list(refusals.notes)] = _QUARANTINED
+        output.astray += messages.row[active & strangers & ~duplicate & ~messages.away].tolist()
         repeats = bool(duplicate.any())
         if repeats:
             outcome[duplicate] = _DUPLICATE
@@ -244,19 +247,35 @@ class Pass:
                 kept.append((i, kind, level, time, attributes))
         return kept
 
+    def _strangers(self, device: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say which messages came here though their station lives in another partition; make their devices unknown.
+
+        They were sent while the catalogue changed, or by a gateway with another one. What is in the store of that
+        station has positions of its partition, which say nothing beside those of this one.
+        """
+        here = self.plan.lives_here
+        if here is None:
+            return np.zeros(len(device), np.bool_)
+        out: NDArray[np.bool_] = device != UNKNOWN
+        out[out] = ~here[self.plan.device_station[device[out]]]
+        device[out] = UNKNOWN
+        return out
+
     @staticmethod
     def _unknown_devices(
         messages: Messages,
         device: NDArray[np.int64],
         active: NDArray[np.bool_],
+        strangers: NDArray[np.bool_],
         decoded_count: NDArray[np.int64],
         refusals: Refusals,
     ) -> None:
         for i in (active & (device == UNKNOWN)).nonzero()[0].tolist():
             name = "/".join(messages.sender(i))
-            refusals.add(
-                i, "locate", "unknown_device", f"no device {name[:160]!r} in the catalogue", int(decoded_count[i])
-            )
+            why = f"no device {name[:160]!r} in the catalogue"
+            if strangers[i]:
+                why = f"the station of {name[:160]!r} lives in another partition: driven again there"
+            refusals.add(i, "locate", "unknown_device", why, int(decoded_count[i]))
 
     def _duplicates(self, messages: Messages, device: NDArray[np.int64], own: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Say which messages came before, and remember the others."""
@@ -379,7 +398,15 @@ class Pass:
         output: Output,
     ) -> None:
         """Write the manifest and the rejected rows. A duplicate is not rejected again."""
-        decoded = decoded_count + refusals.undecoded
+        decoded, refused = decoded_count + refusals.undecoded, refusals.count
+        notes = {i: _note(said) for i, said in sorted(refusals.notes.items()) if outcome[i] != _DUPLICATE}
+        if messages.driven and (away := messages.away.nonzero()[0].tolist()):
+            output.away += [
+                Verdict(int(messages.row[i]), int(outcome[i]), int(refused[i]), *notes.pop(i, ())) for i in away
+            ]
+            # Here is what it brings; what it is, and what was refused of it, is booked where it is in quarantine.
+            outcome = np.where(messages.away, _STORED, outcome)
+            decoded, refused = np.where(messages.away, decoded - refused, decoded), np.where(messages.away, 0, refused)
         output.manifest.append(
             {
                 "row": messages.row.astype(np.uint16),
@@ -387,17 +414,20 @@ class Pass:
                 "received_at": messages.received_us,
                 "outcome": outcome,
                 "decoded": decoded.astype(np.int32),
-                "refused": refusals.count.astype(np.int32),
+                "refused": refused.astype(np.int32),
                 "redrive_of": messages.redrive_of,
             }
         )
-        for i, notes in sorted(refusals.notes.items()):
-            if outcome[i] != _DUPLICATE:
-                stage, reason, _ = notes[0]
-                # Each text once: a device whose clock is wrong says the same of every reading.
-                said = Counter(note[2] for note in notes)
-                detail = "; ".join(text if n == 1 else f"{text} ({n} readings)" for text, n in said.items())
-                output.rejected.append((int(messages.row[i]), stage, reason, detail, int(refusals.count[i])))
+        for i, note in notes.items():
+            output.rejected.append((int(messages.row[i]), *note, int(refused[i])))
+
+
+def _note(notes: Sequence[tuple[str, str, str]]) -> tuple[str, str, str]:
+    """Return stage, reason and detail of a message: those of what was refused first, and all details."""
+    stage, reason, _ = notes[0]
+    # Each text once: a device whose clock is wrong says the same of every reading.
+    said = Counter(note[2] for note in notes)
+    return stage, reason, "; ".join(text if n == 1 else f"{text} ({n} readings)" for text, n in said.items())
 
 
 def _moved_by(kinds: Mapping[str, RuleKind], what: str) -> list[RuleKind]:

@@ -78,9 +78,12 @@ class Plan:
         station_zone: index into ``zones`` of each station.
         partition: the one that this is for.
         mine: stations that live in that partition; of the others nothing is ever heard here.
+        lives_here: bool (stations,), the same; None: readings of all stations are taken here.
     """
 
-    def __init__(self, catalogue: Catalogue, partition: int = 0, partitions: int = 1) -> None:
+    def __init__(
+        self, catalogue: Catalogue, partition: int = 0, partitions: int = 1, *, everywhere: bool = False
+    ) -> None:
         self.catalogue = catalogue
         self.version = catalogue.version
         self.partition = partition
@@ -95,6 +98,8 @@ class Plan:
         self.stations = Names(self.station_names)
         self.properties = pa.array(self.property_names, pa.string())
         self.channels = pa.array(self.channel_names, pa.string())
+        here = np.array([s in self.mine for s in self.station_names], np.bool_)
+        self.lives_here = None if everywhere or here.all() else here
         self.series_station = np.array([self.station_number[s.station] for s in series], np.int32)
         self.series_property = np.array([properties[s.property] for s in series], np.int32)
         self.series_channel = np.array([channels[s.channel] for s in series], np.int32)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import orjson
 
-from ingest.raw import SESSION
+from ingest.raw import SESSION, raw_frame
+from processors import elsewhere
 from processors.aggregates.areas import AREAS
 from processors.alerts import rule_kinds, telling
 from processors.alerts.facts import FACTS, read
@@ -70,28 +71,34 @@ class Process:
         catalogues: returns the archived catalogue of a version; it must have every version named on raw.
         partition: the one that this is for.
         partitions: how many there are.
-        tell: tell the first partition, through raw, what its situations look at; never over raw that is fixed.
+        tell: tell other partitions, through raw, what concerns them; never over raw that is fixed.
+        everywhere: take readings here of stations that live in other partitions, too: a replay, whose catalogue is not
+            the one by which raw was cut into partitions.
     """
 
     group = GROUP
     source = RAW
 
     def __init__(
-        self, catalogues: Callable[[str], Catalogue], partition: int = 0, partitions: int = 1, *, tell: bool = False
-    ) -> None:
+        self, catalogues: Callable[[str], Catalogue], partition: int = 0, partitions: int = 1, *,
+        tell: bool = False, everywhere: bool = False,
+    ) -> None:  # fmt: skip
         self._catalogues = catalogues
         self._partition = partition
         self._partitions = partitions
         self._tell = tell
+        self._everywhere = everywhere
         self._pass: Pass | None = None
         self._config: dict[str, Any] = {}
         self._driven_us = 0
+        self._decided: list[list[Any]] | None = None  # within a frame alone
         self._heard = telling.Heard()
         self._watched: telling.Watched | None = None
         self._lookers: list[OnTransitions] = []
         self._commands: dict[str, Callable[[Command, Output], None]] = {
             CONFIGURE: self._configure,
-            "redrive": self._redriven,
+            elsewhere.REDRIVE: self._redriven,
+            elsewhere.DRIVEN: self._decided_elsewhere,
             SESSION: self._new_session,
             FACTS: self._figures,
             AREAS: self._pass_on,
@@ -149,7 +156,7 @@ class Process:
         """Process one raw frame; see the contract."""
         rows = frame.sections["rows"]
         kinds = np.asarray(rows.column("kind"))
-        output = Output()
+        output, self._decided = Output(), None
         to_tell: list[Transition] = []
         ticks: list[tuple[int, int, str | None]] = []
         hearing: dict[str, int] = {}
@@ -178,10 +185,19 @@ class Process:
         if ticks and self._pass is not None:
             header["quiet"] = self._pass.quiet.saved()  # for those who ask what people have switched off
         outputs = output.frames(header, rows, offset)
-        if to_tell:
-            version = str(self._config.get("catalogue"))
-            outputs[RAW, 0] = telling.told(to_tell, self._partition, offset, frame.clock_us, version)
-        return outputs
+        return outputs | self._to_tell(to_tell, output, rows, offset, frame.clock_us)
+
+    def _to_tell(
+        self, transitions: Sequence[Transition], output: Output, rows: pa.RecordBatch, offset: int, clock_us: int
+    ) -> Outputs:
+        """Return the raw frames that tell other partitions what concerns them."""
+        to: dict[int, list[pa.RecordBatch]] = {}
+        if self._tell and self._pass is not None:
+            to = elsewhere.to_tell(output, rows, self._pass.plan, self._partitions, offset, clock_us)
+        if transitions:
+            to.setdefault(0, []).insert(0, telling.told(transitions, self._partition, offset, clock_us))
+        version = str(self._config.get("catalogue"))
+        return {(RAW, p): raw_frame(some, gateway="", catalogue=version, clock_us=clock_us) for p, some in to.items()}
 
     def _looked_at(self, output: Output) -> Sequence[Transition]:
         """Let situations look at what the last rows made rules say; return what the first partition must be told."""
@@ -219,6 +235,10 @@ class Process:
     ) -> None:
         if self._pass is None:
             raise LookupError("a message before the first configure row: raw was not set up by this program")
+        decided, self._decided = self._decided, None
+        if decided is not None:  # it stands: these rows make nothing fail here, whatever they did there
+            elsewhere.take(decided, rows, start, stop, output)
+            return
         guilty = None if only is None else ~only[start:stop]
         self._pass.run(Messages.of(rows, start, stop), offset, guilty, self._driven_us, output)
 
@@ -253,6 +273,11 @@ class Process:
     def _redriven(self, told: Command, output: Output) -> None:
         del output
         self._driven_us = told.at_us
+
+    def _decided_elsewhere(self, told: Command, output: Output) -> None:
+        """Hear what became of the messages behind this row; without a verdict they are judged here."""
+        self._redriven(told, output)
+        self._decided = told.args["verdicts"]
 
     def _new_session(self, told: Command, output: Output) -> None:
         del output
@@ -331,8 +356,7 @@ class Process:
         if before.version == config["catalogue"]:
             self._pass.configure(before, config)
             return
-        plan = Plan(self._catalogues(config["catalogue"]), self._partition, self._partitions)
-        self._watch(plan)
+        plan = self._plan(config)
         source = remap(before, plan)
         self._pass.configure(plan, config)
         self._pass.quality.adopt(plan, source)
@@ -342,14 +366,15 @@ class Process:
         for kind in self._pass.kinds.values():
             self._say(output, kind.adopt(plan, source, told.at_us, told.revision))
 
-    def _watch(self, plan: Plan) -> None:
+    def _plan(self, config: Mapping[str, Any]) -> Plan:
+        catalogue = self._catalogues(config["catalogue"])
         if self._tell and self._partition:
-            self._watched = telling.Watched(plan.catalogue)
+            self._watched = telling.Watched(catalogue)
+        return Plan(catalogue, self._partition, self._partitions, everywhere=self._everywhere)
 
     def _start(self, config: dict[str, Any]) -> Pass:
         self._config = config
-        plan = Plan(self._catalogues(config["catalogue"]), self._partition, self._partitions)
-        self._watch(plan)
+        plan = self._plan(config)
         kinds = rule_kinds()
         for kind in kinds.values():
             kind.adopt(plan, None, 0, 0)

@@ -471,7 +471,7 @@ class Service:
             if missing := asked - set(wanted):
                 partition, at = min(missing)
                 raise NotFound(f"{partition}:{at} is not in quarantine ({len(missing)} of {len(asked)} are not)")
-        self._orders.redrive(self.store, wanted, who, reason=reason, shift_s=shift_s)
+        self._orders.redrive(self.store, wanted, who, self._station_of, reason=reason, shift_s=shift_s)
         return len(wanted)
 
     def reload(self) -> str:

@@ -16,7 +16,7 @@ from qingtu.errors import NotFound
 from qingtu.marks import load_marks
 from qingtu.partitions import partition_of
 from qingtu.properties import load_properties
-from qingtu.records import RAW, MessageFlag, decode_header
+from qingtu.records import RAW, MessageFlag, decode_header, home
 from qingtu.units import UnknownUnit, conversion
 
 if TYPE_CHECKING:
@@ -110,6 +110,9 @@ def _raw(row: dict[str, Any], where: dict[str, Any], version: str) -> Step:
     hash_ = deduplicate.fingerprints([deduplicate.sender(row["network"], row["device"])], [row["digest"] or payload])[
         0
     ].tobytes()
+    of = row["redrive_of"]
+    if of is not None:  # what is of another partition is named as its id
+        of = str(of) if of >= 0 else ":".join(map(str, home(of, 0)))
     data = {
         "held": True,
         **where,
@@ -126,7 +129,7 @@ def _raw(row: dict[str, Any], where: dict[str, Any], version: str) -> Step:
         "payload_text": payload[:SHOWN_BYTES].decode("utf-8", "backslashreplace"),
         "payload_hex": payload[:SHOWN_BYTES].hex(),
         "hash": hash_.hex(),
-        "redrive_of": None if row["redrive_of"] is None else str(row["redrive_of"]),
+        "redrive_of": of,
         "shift_s": (row["shift_us"] or 0) / 1e6,
         "catalogue": version,
     }

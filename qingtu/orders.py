@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import pyarrow as pa
+
 from ingest.raw import command_row, raw_frame, redrive_rows, tick_row
 from processors.process import CONFIGURE
 from qingtu.clock import SECOND
 from qingtu.errors import Undecided
 from qingtu.partitions import partition_of
-from qingtu.records import RAW
+from qingtu.records import RAW, away
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import pyarrow as pa
+    from collections.abc import Callable, Mapping, Sequence
 
     from qingtu.clock import Clock
     from qingtu.contracts import Bus, Ticket
     from qingtu.store.contract import PrimaryStore
 
+    StationOf = Callable[[str, str], str | None]
+
 _BATCH: Final = 1000
 _PATIENCE_S: Final = 30.0
+At = tuple[int, int]
+"""Partition and position of a message."""
 
 
 class Orders:
@@ -70,25 +74,39 @@ class Orders:
         self._everywhere([command_row(now, name, who, args)], now)
 
     def redrive(
-        self, store: PrimaryStore, wanted: Sequence[tuple[int, int]], who: str, *, reason: str | None, shift_s: float
-    ) -> None:
-        """Drive messages of the quarantine again through the pass, each in the partition where it is.
+        self, store: PrimaryStore, wanted: Sequence[At], who: str, station_of: StationOf, *,
+        reason: str | None, shift_s: float,
+    ) -> None:  # fmt: skip
+        """Drive messages of the quarantine again through the pass, each in the partition of its station.
+
+        A device that was unknown was heard in the partition of its name; what its station has is perhaps in another.
 
         Args:
             store: has their rows.
             wanted: (partition, position) of each.
             who: the person.
+            station_of: network and device → station in the catalogue of now, None for an unknown device.
             reason: by which they were chosen.
             shift_s: added to claimed times.
         """
-        for partition in sorted({p for p, _ in wanted}):
-            mine = [at for at in wanted if at[0] == partition]
-            for i in range(0, len(mine), _BATCH):
-                part = mine[i : i + _BATCH]
+        for i in range(0, len(wanted), _BATCH):
+            part = wanted[i : i + _BATCH]
+            rows = store.raw_rows(part)
+            places = self._places(rows, part, station_of)
+            for place in sorted(set(places)):
+                some = [n for n, at in enumerate(places) if at == place]
+                of = [part[n][1] if part[n][0] == place else away(*part[n]) for n in some]
                 now = self._clock.now_us()
-                args = {"count": len(part), "reason": reason, "shift_s": shift_s}
-                driven = redrive_rows(store.raw_rows(part), [at for _, at in part], round(shift_s * SECOND))
-                self._into(partition, [command_row(now, "redrive", who, args), driven], now)
+                args = {"count": len(some), "reason": reason, "shift_s": shift_s}
+                driven = redrive_rows(rows.take(pa.array(some)), of, round(shift_s * SECOND))
+                self._into(place, [command_row(now, "redrive", who, args), driven], now)
+
+    def _places(self, rows: pa.RecordBatch, at: Sequence[At], station_of: StationOf) -> list[int]:
+        """Return in which partition each message is to be driven again; where it is when nobody knows its device."""
+        senders = zip(rows.column("network").to_pylist(), rows.column("device").to_pylist(), strict=True)
+        stations = [station_of(network, device) for network, device in senders]
+        n = self._bus.partitions
+        return [p if name is None else partition_of(name, n) for name, (p, _) in zip(stations, at, strict=True)]
 
     def _frame(self, batches: Sequence[pa.RecordBatch], now: int) -> bytes:
         return raw_frame(batches, gateway="", catalogue=self.catalogue, clock_us=now)

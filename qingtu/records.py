@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 FRAME_VERSION: Final = 1
 MAX_ROWS: Final = 1 << 16
 """Raw rows in one frame at most: a position keeps 16 bits for the row."""
+_PLACE: Final = 52
 
 _MAGIC: Final = b"QTF1"
 _HEAD: Final = struct.Struct("<4sI")
@@ -148,7 +149,7 @@ RAW_ROWS = pa.schema(
         ("properties", pa.binary()),  # MQTT 5 properties as on the wire, null when none
         ("refused", _NAME),  # the gateway's reason code, "" when it took the message
         ("digest", pa.binary()),  # SHA-256 of the whole payload when it is not kept whole
-        ("redrive_of", pa.int64()),  # position of the row that is driven again, null otherwise
+        ("redrive_of", pa.int64()),  # position of the row that is driven again, null otherwise; see ``away``
         ("shift_us", pa.int64()),  # added to claimed times of a re-driven row
     ]
 )
@@ -384,6 +385,24 @@ def position(offset: int, row: int) -> int:
     True
     """
     return offset << 16 | row
+
+
+def away(partition: int, at: int) -> int:
+    """Name, in ``redrive_of``, a message of another partition: below 0, so that no message of this one is meant.
+
+    >>> home(away(3, position(7, 5)), 1) == (3, position(7, 5)), home(position(7, 5), 1) == (1, position(7, 5))
+    (True, True)
+
+    Args:
+        partition: where the message is in quarantine.
+        at: its position there; below 2^52, which is 2^36 frames.
+    """
+    return ~(partition << _PLACE | at)
+
+
+def home(redrive_of: int, partition: int) -> tuple[int, int]:
+    """Return partition and position of the message that a row of ``partition`` drives again."""
+    return (partition, redrive_of) if redrive_of >= 0 else (~redrive_of >> _PLACE, ~redrive_of & (1 << _PLACE) - 1)
 
 
 def names(codes: NDArray[np.integer[Any]], values: Sequence[str]) -> pa.DictionaryArray:

@@ -9,6 +9,7 @@ import orjson
 import pyarrow as pa
 
 from ingest.raw import command_row, raw_frame
+from processors.elsewhere import DRIVEN
 from processors.process import CONFIGURE, GROUP, Process
 from qingtu.records import RAW, Frame, Kind, decode
 
@@ -33,7 +34,8 @@ def config_of(settings: Settings, catalogue: Catalogue) -> dict[str, Any]:
 class Today:
     """`process` with one catalogue and one configuration, whatever raw says. See :class:`qingtu.contracts.Operator`.
 
-    Every ``configure`` row is given today's arguments before `process` sees it. Raw may have been trimmed behind the
+    Every ``configure`` row is given today's arguments before `process` sees it, and what one partition told another of
+    messages that it drove again is left out. Raw may have been trimmed behind the
     last such row, so one is said in front of the first frame; everything else is as it stands on raw.
 
     Args:
@@ -49,7 +51,7 @@ class Today:
     def __init__(
         self, catalogue: Catalogue, config: Mapping[str, Any], partition: int = 0, partitions: int = 1
     ) -> None:
-        self._inner = Process(lambda _: catalogue, partition, partitions)
+        self._inner = Process(lambda _: catalogue, partition, partitions, everywhere=True)
         self._config = dict(config)
         self._told = False
 
@@ -75,12 +77,14 @@ class Today:
         rows = frame.sections["rows"]
         commands = np.flatnonzero(np.asarray(rows.column("kind")) == Kind.COMMAND).tolist()
         bodies = {i: orjson.loads(rows.column("payload")[i].as_py()) for i in commands}
-        told = {i: body for i, body in bodies.items() if body["name"] == CONFIGURE}
+        # What another partition decided then, it might decide otherwise today: such messages are judged here.
+        today = {CONFIGURE: self._config, DRIVEN: {"verdicts": None}}
+        told = {i: body for i, body in bodies.items() if body["name"] in today}
         if not told:
             return frame
         payloads = rows.column("payload").to_pylist()
         for i, body in told.items():
-            payloads[i] = orjson.dumps({**body, "args": self._config})
+            payloads[i] = orjson.dumps({**body, "args": today[body["name"]]})
         place = rows.schema.get_field_index("payload")
         columns = list(rows.columns)
         columns[place] = pa.array(payloads, pa.binary())

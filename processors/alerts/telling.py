@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from ingest.raw import command_row, raw_frame
+from ingest.raw import command_row
 from processors.alerts.incidents import ENDED, STANDING
 from processors.alerts.places import Key, Scope
 from qingtu.catalogue_rules import SituationRule
@@ -17,6 +17,8 @@ from qingtu.contracts import Transition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import pyarrow as pa
 
     from qingtu.catalogue import Catalogue
 
@@ -42,19 +44,17 @@ class Watched:
         return [t for t in transitions if t.state in states and any(s.counts(Key.of(t)) for s in self._scopes)]
 
 
-def told(transitions: Sequence[Transition], partition: int, offset: int, clock_us: int, catalogue: str) -> bytes:
-    """Encode transitions as a raw frame of one command row.
+def told(transitions: Sequence[Transition], partition: int, offset: int, clock_us: int) -> pa.RecordBatch:
+    """Write transitions as a command row of raw.
 
     Args:
         transitions: at least one, in order.
         partition: in which they were decided.
         offset: of the raw frame that caused them.
         clock_us: of that frame, µs UTC.
-        catalogue: version in force at its end.
     """
     rows = [[getattr(t, name) for name in _TOLD] for t in transitions]  # a value that is none becomes null in JSON
-    row = command_row(clock_us, TRANSITIONS, _WHO, {"partition": partition, "offset": offset, "transitions": rows})
-    return raw_frame([row], gateway="", catalogue=catalogue, clock_us=clock_us)
+    return command_row(clock_us, TRANSITIONS, _WHO, {"partition": partition, "offset": offset, "transitions": rows})
 
 
 class Heard:

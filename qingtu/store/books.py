@@ -91,7 +91,7 @@ class ManifestKeys:
     Attributes:
         keys: distinct ones.
         of_row: int32 (rows of the raw frame,), index into keys; -1 for what is no message.
-        redriven: raw row → position of the row it drives again.
+        redriven: raw row → position of the row it drives again; below 0: in another partition.
     """
 
     keys: list[Key]
@@ -173,7 +173,10 @@ def move(
         if of is None:
             continue
         row = int(manifest.column("row")[i].as_py())
-        new, revised, _ = driven.get(row, (0, 0, 0))
+        new, revised, same = driven.get(row, (0, 0, 0))
+        if of < 0:
+            _book_away(manifest, i, position(offset, row), (new, revised, same), partition, changes)
+            continue
         entry = entries.get((partition, of))
         if entry is None or entry.outcome != Outcome.QUARANTINED:
             # It left quarantine before: the message does not move again, but what is new in the store counts.
@@ -206,6 +209,26 @@ def again(entry: BookEntry, decoded: int, refused: int) -> tuple[int, int]:
     had = entry.decoded - entry.refused
     decoded = max(decoded, had)
     return decoded, min(refused, decoded - had)
+
+
+def _book_away(
+    manifest: pa.RecordBatch, i: int, at: int, brought: tuple[int, int, int], partition: int, changes: Changes
+) -> None:
+    """Book what a message of another partition brings here; the message itself is booked there, by what it is told.
+
+    When the store refuses a part, which nobody there hears of, the message has left quarantine there and is in it here:
+    the sums of its hour, which are those of all partitions together, hold it once.
+    """
+    key, refused = _key_of(manifest, i), int(manifest.column("refused")[i].as_py())
+    changes.add(key, "decoded", sum(brought) + refused)
+    for column, count in zip(
+        ("r_stored", "r_revised", "r_repeated", "r_quarantined"), (*brought, refused), strict=True
+    ):
+        changes.add(key, column, count)
+    if int(manifest.column("outcome")[i].as_py()) == Outcome.QUARANTINED:
+        changes.add(key, "stored", -1)
+        changes.add(key, "quarantined", 1)
+        changes.quarantined[partition, at] = BookEntry(*key, sum(brought) + refused, refused)
 
 
 def _book_new(changes: Changes, key: Key, readings: int) -> None:

@@ -48,10 +48,10 @@ _FIELDS: Final[dict[str, dict[str, Field]]] = {
     "b": {"dust": Field(("B", _PM, "main"), 1000.0)},
     "c": {_PM: Field(("C", _PM, "main"))},
     "c2": {"o3": Field(("C", "o3", "main"))},
-    "d": {_PM: Field(("D", _PM, "main"))},
+    "dd": {_PM: Field(("D", _PM, "main"))},
 }
 _ROUTE: Final = {"c2": "other"}
-STATION_OF: Final = {"a": "A", "b": "B", "c": "C", "c2": "C", "d": "D"}
+STATION_OF: Final = {"a": "A", "b": "B", "c": "C", "c2": "C", "dd": "D"}
 ROUTES_OF: Final = {"A": ("native",), "B": ("native",), "C": ("native", "other"), "D": ("native",)}
 """On which routes a station is heard, in the version that has it."""
 
@@ -88,7 +88,7 @@ def topic_of(device: str) -> str:
 
 def devices_of(version: str) -> dict[str, dict[str, Field]]:
     """Return the devices of a catalogue version with their fields."""
-    return _FIELDS if "D" in archive()[version].stations else {d: f for d, f in _FIELDS.items() if d != "d"}
+    return _FIELDS if "D" in archive()[version].stations else {d: f for d, f in _FIELDS.items() if d != "dd"}
 
 
 def accepted(said: Said, device: str, version: str, received_us: int, shift_us: int) -> list[tuple[Key, int, float]]:
@@ -145,7 +145,7 @@ def _catalogue(stations: tuple[str, ...], blue: float) -> Catalogue:
         "A": [{"id": "a", "properties": [_PM, "air_temperature"]}],
         "B": [{"id": "b", "fields": {"dust": {"property": _PM, "unit": "mg/m3", "sentinels": [-999]}}}],
         "C": [{"id": "c", "properties": [_PM]}, {"id": "c2", "properties": ["o3"], "route": "other"}],
-        "D": [{"id": "d", "properties": [_PM]}],
+        "D": [{"id": "dd", "properties": [_PM]}],
     }
     rules: list[dict[str, Any]] = [
         {"id": "dust", "kind": "threshold", "zh": "尘", "en": "Dust", "property": _PM,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tests.histories.faults import Faults
 
-NAMES: Final = ("a", "b", "c", "c2", "d")
+NAMES: Final = ("a", "b", "c", "c2", "dd")
 _TOO_LARGE: Final = b"x" * 5000
 
 

@@ -14,7 +14,7 @@ from tests.histories.around import look_at_neighbours, look_at_words
 from tests.histories.hosts import GRACE_S, Gateway, Processor, Storer
 from tests.histories.store import ModelStore
 from tests.histories.story import Violation
-from tests.histories.truth import Row, Truth, effective
+from tests.histories.truth import Row, Truth, effective, look_at_told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,6 +113,7 @@ class Judge:
         if lost:
             raise Violation("nothing-lost", f"publishes {lost[:5]} were acknowledged or forgotten, but are not in raw")
         truths = self._truths()
+        look_at_told(truths.values())
         self._ledger(sum(truth.messages for truth in truths.values()))
         found = reference.contents(self._world.store)
         alone = reference.replay(self._raw)
@@ -140,7 +141,7 @@ class Judge:
         for partition, raw in self._raw.items():
             stream = self._world.bus.of(PROCESSED, partition)
             frames = effective([decode(data) for data in stream.frames])
-            out[partition] = Truth(self._said, self._uid_of, seen)
+            out[partition] = Truth(self._said, self._uid_of, seen, (partition, len(self._raw)))
             out[partition].judge(raw, frames)
         return out
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 import ingest.raw
+import processors.elsewhere
 import processors.neighbour
 import processors.passes
 import processors.process
@@ -314,6 +315,24 @@ def _redriven_received() -> list[tuple[Any, str, Any]]:
     return [(ingest.raw, "_counts_of", counts)]
 
 
+def _taken_anywhere() -> list[tuple[Any, str, Any]]:
+    def none(self: Pass, device: NDArray[np.int64]) -> NDArray[np.bool_]:
+        del self
+        return np.zeros(len(device), np.bool_)
+
+    return [(Pass, "_strangers", none)]
+
+
+def _not_told_home() -> list[tuple[Any, str, Any]]:
+    to_tell = processors.elsewhere.to_tell
+
+    def silent(output: Output, *rest: Any) -> Any:
+        output.away.clear()
+        return to_tell(output, *rest)
+
+    return [(processors.elsewhere, "to_tell", silent)]
+
+
 def _by_subtraction() -> list[tuple[Any, str, Any]]:
     row, columns = qingtu.ledger._row, dict(books._OUTCOME_COLUMN)
 
@@ -413,6 +432,8 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "refusal-drops-batch": Mutant("frames that the store refused are let go", _batch_dropped),
     "position-before-write": Mutant("a follower saves its position before its sink took the frames", _told_after),
     "redriven-received-again": Mutant("a message that is driven again counts as received again", _redriven_received),
+    "taken-anywhere": Mutant("a partition takes readings of stations that live in others", _taken_anywhere),
+    "not-told-home": Mutant("a partition does not hear what became of its messages elsewhere", _not_told_home),
     "word-undone": Mutant("a verdict on neighbours counts whatever was said since derive looked", _word_undone),
     "judged-without-itself": Mutant("what neighbours made suspect is not compared any more", _judged_without),
     "verdict-said-once": Mutant("derive does not look whether its verdict came to stand", _said_once),

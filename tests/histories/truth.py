@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from qingtu.clock import HOUR, SECOND
-from qingtu.records import VERDICTS, Frame, Kind, MessageFlag, Outcome, codes_of, position, times_of
+from qingtu.partitions import partition_of
+from qingtu.records import VERDICTS, Frame, Kind, MessageFlag, Outcome, codes_of, home, position, times_of
 from tests.histories import city
 from tests.histories.story import Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from tests.histories.city import Key, Said
     from tests.histories.reference import Raw
@@ -38,8 +39,13 @@ class Row:
     flags: int
     packet_id: int
     connection: int
-    redriven: bool
+    redrive_of: int | None
     shift: int
+
+    @property
+    def redriven(self) -> bool:
+        """Whether it was driven again."""
+        return self.redrive_of is not None
 
 
 def rows_of(frame: Frame) -> list[Row]:
@@ -48,9 +54,9 @@ def rows_of(frame: Frame) -> list[Row]:
     names = ("kind", "device", "payload", "digest", "refused")
     first = [batch.column(name).to_pylist() for name in names]
     rest = [batch.column(name).to_pylist() for name in ("flags", "packet_id", "connection")]
-    redriven = batch.column("redrive_of").is_valid().to_pylist()
+    of = batch.column("redrive_of").to_pylist()
     shift = batch.column("shift_us").fill_null(0).to_pylist()
-    return list(map(Row, *first, times_of(batch.column("received_at")).tolist(), *rest, redriven, shift))
+    return list(map(Row, *first, times_of(batch.column("received_at")).tolist(), *rest, of, shift))
 
 
 @dataclass
@@ -61,11 +67,17 @@ class Truth:
         said: (device, payload) → what it says.
         uid_of: (connection, packet identifier) → number of the publish.
         seen: publishes without identity that came before, in any partition; is added to.
+        place: which partition, and of how many.
+
+    Attributes:
+        decided: what became of messages of other partitions, by partition and position.
+        told: what this partition was told of its messages.
     """
 
     said: Callable[[Row], Said]
     uid_of: Mapping[tuple[int, int], int]
     seen: set[int]
+    place: tuple[int, int]
     version: str = ""
     heard: dict[str, int] = field(default_factory=dict)
     newest: dict[Key, int] = field(default_factory=dict)
@@ -75,6 +87,9 @@ class Truth:
     hashes: dict[tuple[str, bytes], int] = field(default_factory=dict)
     clock: int = 0
     messages: int = 0
+    decided: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+    told: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+    _verdicts: list[int] = field(default_factory=list)
 
     def judge(self, raw: Raw, processed: Sequence[Frame]) -> None:
         """Compare what `process` said of each raw row with what must be.
@@ -97,6 +112,8 @@ class Truth:
                     self.ticks[at] = (row.received, hearing, dict(self.heard))
                 elif (body := orjson.loads(row.payload))["name"] == "configure":
                     self._use(body["args"]["catalogue"])
+                elif body["name"] == "driven":
+                    self._verdicts = [verdict[0] for verdict in body["args"]["verdicts"]]
         if outcomes:
             raise Violation("exactly-once", f"outcomes of rows that are not there: {list(outcomes)[:5]}")
         self._look_at_late(processed)
@@ -110,13 +127,24 @@ class Truth:
         self.heard = {station: at for station, at in self.heard.items() if station in stations}
 
     def _message(self, row: Row, at: int, found: int) -> None:
+        if self._verdicts:
+            assert row.redrive_of is not None
+            if found != (wanted := self._verdicts.pop(0)):
+                raise Violation("outcome", f"raw row {at} of {row.device} is {found}, elsewhere it was {wanted}")
+            self.told.setdefault((self.place[0], row.redrive_of), []).append(found)
+            return
         self.messages += not row.redriven
         said = self.said(row)
         known = row.device in city.devices_of(self.version)
+        # Of a station that lives elsewhere nothing is taken here.
+        known = known and partition_of(city.STATION_OF[row.device], self.place[1]) == self.place[0]
         again = not row.redriven and self._came_before(row, said, found)
-        accepted = city.accepted(said, row.device, self.version, row.received, row.shift) if not again else []
+        accepted = [] if again or not known else city.accepted(said, row.device, self.version, row.received, row.shift)
         whole = known and not said.whole and len(accepted) == len(said.items)
         wanted = Outcome.DUPLICATE if again else Outcome.STORED if whole else Outcome.QUARANTINED
+        if row.redrive_of is not None and row.redrive_of < 0:
+            self.decided.setdefault(home(row.redrive_of, self.place[0]), []).append(wanted)
+            wanted = Outcome.STORED  # what it is stands where it is in quarantine
         if found != wanted:
             raise Violation(
                 "outcome", f"raw row {at} of {row.device} is {Outcome(found).name}, must be {wanted.name}: "
@@ -205,6 +233,20 @@ class Truth:
         wrong = [key for key, value in wanted.items() if not _same(found[key], value)]
         if wrong:
             raise Violation("values", f"{wrong[0]} is {found[wrong[0]]}, the device meant {wanted[wrong[0]]}")
+
+
+def look_at_told(truths: Collection[Truth]) -> None:
+    """Check that each partition was told what became of its messages that were driven again in another one."""
+    decided: dict[tuple[int, int], list[int]] = {}
+    told: dict[tuple[int, int], list[int]] = {}
+    for truth in truths:
+        told |= truth.told
+        for message, outcomes in truth.decided.items():
+            decided.setdefault(message, []).extend(outcomes)
+    for message in decided.keys() | told.keys():
+        was, heard = decided.get(message, []), told.get(message, [])
+        if set(was) != set(heard) or was[-1] != heard[-1]:
+            raise Violation("told-home", f"message {message} became {was}, its partition heard {heard}")
 
 
 def effective(frames: Sequence[Frame]) -> list[Frame]:

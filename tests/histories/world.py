@@ -6,13 +6,15 @@ import random
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+import pyarrow as pa
+
 from ingest.raw import command_row, raw_frame, redrive_rows, tick_row
 from processors.process import CONFIGURE
 from qingtu.clock import DAY, HOUR, MINUTE, SECOND
 from qingtu.contracts import ReadingQuery
 from qingtu.errors import RetryLater
 from qingtu.partitions import partition_of
-from qingtu.records import ALERTS, PROCESSED, RAW
+from qingtu.records import ALERTS, PROCESSED, RAW, away
 from tests.histories import city
 from tests.histories.around import Word
 from tests.histories.broker import Message, SimBroker
@@ -27,7 +29,6 @@ from tests.histories.story import Story, Violation
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    import pyarrow as pa
 
 Host = Gateway | Processor | Storer | Notifier
 T0: Final = 1_795_392_000_000_000  # 2026-11-23T00:00:00Z
@@ -246,9 +247,18 @@ class World:
         ids = [at for at in waiting if at[0] == partition and rng.random() < 0.6] or waiting[:1]
         shift = rng.choice([0, 0, -2 * HOUR, 2 * HOUR, 30 * DAY])
         partition = ids[0][0]
-        driven = redrive_rows(self.store.raw_rows(ids), [at for _, at in ids], shift)
-        frame = self._frame([command_row(self.now_us(), "redrive", "li", {"count": len(ids)}), driven])
-        self._orders += [(partition, frame)] * rng.choice([1, 1, 2])
+        times = rng.choice([1, 1, 2])
+        by: dict[int, list[int]] = {}
+        rows = self.store.raw_rows(ids)
+        senders = zip(rows.column("network").to_pylist(), rows.column("device").to_pylist(), strict=True)
+        for i, sender in enumerate(senders):
+            station = self.station_of(*sender)
+            by.setdefault(partition if station is None else self.partition_of(station), []).append(i)
+        for place, some in by.items():
+            of = [ids[i][1] if place == partition else away(*ids[i]) for i in some]
+            driven = redrive_rows(rows.take(pa.array(some)), of, shift)
+            command = command_row(self.now_us(), "redrive", "li", {"count": len(some)})
+            self._orders += [(place, self._frame([command, driven]))] * times
         self.story.tell("operator: drives %d messages of partition %d again, %+d s", len(ids), partition,
                         shift // SECOND)  # fmt: skip
 

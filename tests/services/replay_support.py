@@ -163,11 +163,16 @@ class Town(Scene):
     def redrive(self, at_us: int = NOW) -> int:
         """Drive all of the quarantine again, under the catalogue of now; return how many."""
         self.live([])
-        version = load_catalogue(self.settings.catalogue).version
+        catalogue = load_catalogue(self.settings.catalogue)
+
+        def station_of(network: str, device: str) -> str | None:
+            entry = catalogue.devices.get((network, device))
+            return None if entry is None else entry.station.id
+
         with self.open() as it:
             wanted = it.store.in_quarantine()
-            orders = Orders(it.bus, ManualClock(at_us), version)
-            orders.redrive(it.store, wanted, "t", reason=None, shift_s=0)
+            orders = Orders(it.bus, ManualClock(at_us), catalogue.version)
+            orders.redrive(it.store, wanted, "t", station_of, reason=None, shift_s=0)
             self.finish(it)
         return len(wanted)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from qingtu import records
 from qingtu.clock import DAY, HOUR, MINUTE, SECOND
 from qingtu.contracts import FigureQuery
-from qingtu.records import ALERTS, FIGURES, PROCESSED, REJECTED, Cause, Outcome, position
+from qingtu.records import ALERTS, FIGURES, PROCESSED, REJECTED, Cause, Outcome, away, position
 from tests.store.build import (
     NAN,
     SERIES,
@@ -285,6 +285,19 @@ class StoreQuestionsSuite:
         assert [book[c] for c in ("stored", "quarantined", "redriven", "decoded")] == [1, 1, 2, 4]
         assert counted(store) == (2, 0, 0, 0)
         store.close()
+
+    def test_a_message_of_another_partition_brings_its_readings_alone(self, open_store: OpenStore) -> None:
+        """One of this partition at the same position stays in quarantine, and none is counted."""
+        store: Any = open_store()
+        store.apply(REJECTED, 0, [rejected_frame(0, [(0, "unknown_device", b"a")])], 1)
+        one, two = Reading(0, 1, 7.0, cause=Cause.REDRIVE), Reading(1, 1, 8.0, cause=Cause.REDRIVE)
+        away_once = Message((one, two), redrive_of=away(1, position(0, 0)))
+        changed = Message((replace(one, value=9.0), two), redrive_of=away(1, position(0, 1)))
+        store.apply(PROCESSED, 0, [processed(0, [refused()]), processed(1, [away_once, changed])], 2)
+        assert store.in_quarantine() == [(0, 0)]
+        (book,) = store.ledger()[0].values()
+        assert [book[c] for c in ("stored", "quarantined", "redriven")] == [0, 1, 0]
+        assert [book[c] for c in ("decoded", "r_stored", "r_revised", "r_repeated", "r_quarantined")] == [6, 2, 1, 1, 2]
 
     def test_what_is_refused_again_has_its_newest_reason(self, open_store: OpenStore) -> None:
         """In counts, lists and choices; it keeps its id, and what it was refused for before is told under both."""

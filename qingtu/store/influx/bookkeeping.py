@@ -75,12 +75,13 @@ class Bookkeeper:
         kept_from: int,
     ) -> None:
         received = received_of(frame.sections["manifest"])
-        wanted = {of: received[row] for row, of in keys.redriven.items() if (partition, of) not in placed}
+        own = {of: row for row, of in keys.redriven.items() if of >= 0}
+        wanted = {of: received[row] for of, row in own.items() if (partition, of) not in placed}
         if wanted:
             found = find_entries(self.client, self.bucket, partition, wanted, kept_from)
             placed.update({(partition, of): one for of, one in found.items()})
         entries: dict[tuple[int, int], BookEntry] = {at: replace(one.entry) for at, one in placed.items()}
-        entries |= {at: entry for at, entry in changes.quarantined.items() if at[1] in set(keys.redriven.values())}
+        entries |= {at: entry for at, entry in changes.quarantined.items() if at[1] in own}
         books.move(frame, partition, entries, driven, changes)
 
 

@@ -175,6 +175,8 @@ def refused_lines(bus: Bus, partition: int, frame: Frame, guilty: Mapping[int, G
             own["redrive_of"] = dict(driven)[row]
         else:
             own = {name: values[row] for name, values in rows.items()}
+        if (own["redrive_of"] or 0) < 0:
+            own["redrive_of"] = None  # its message has left quarantine elsewhere: it is one of its own here
         own |= {
             "position": position(offset, row), "stage": STAGE, "reason": REASON, "detail": guilty[row].words,
             "readings_refused": guilty[row].readings + guilty[row].events,
