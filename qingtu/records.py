@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 FRAME_VERSION: Final = 1
 MAX_ROWS: Final = 1 << 16
 """Raw rows in one frame at most: a position keeps 16 bits for the row."""
-_PLACE: Final = 52
+PLACE: Final = 52
+"""Bits of a position within what names a message of another partition: see :func:`away`."""
 
 _MAGIC: Final = b"QTF1"
 _HEAD: Final = struct.Struct("<4sI")
@@ -397,12 +398,12 @@ def away(partition: int, at: int) -> int:
         partition: where the message is in quarantine.
         at: its position there; below 2^52, which is 2^36 frames.
     """
-    return ~(partition << _PLACE | at)
+    return ~(partition << PLACE | at)
 
 
 def home(redrive_of: int, partition: int) -> tuple[int, int]:
     """Return partition and position of the message that a row of ``partition`` drives again."""
-    return (partition, redrive_of) if redrive_of >= 0 else (~redrive_of >> _PLACE, ~redrive_of & (1 << _PLACE) - 1)
+    return (partition, redrive_of) if redrive_of >= 0 else (~redrive_of >> PLACE, ~redrive_of & (1 << PLACE) - 1)
 
 
 def names(codes: NDArray[np.integer[Any]], values: Sequence[str]) -> pa.DictionaryArray:

@@ -38,13 +38,16 @@ _OUTCOMES: Final = """
 SELECT o.partition, o.position, o.outcome, o.decoded, o.refused
 FROM gen.outcomes o JOIN quarantine_book b ON b.partition = o.partition AND b.position = o.position
 """
-# By message: readings that it brings anew, and those that it changes. A row that is driven again speaks for the first.
+# By message: readings that it brings anew, and those that it changes. A row that is driven again speaks for the first,
+# which is perhaps in another partition: see ``records.home``.
 _BROUGHT: Final = f"""
-SELECT o.partition, coalesce(o.redrive_of, c.origin) AS message,
+SELECT CASE WHEN o.redrive_of < 0 THEN ~o.redrive_of >> {records.PLACE} ELSE o.partition END AS home,
+    CASE WHEN o.redrive_of < 0 THEN ~o.redrive_of & {(1 << records.PLACE) - 1}
+        ELSE coalesce(o.redrive_of, c.origin) END AS message,
     any_value(o.network), any_value(o.received_us) // {HOUR},
     count(*) FILTER (c.what = 'new'), count(*) FILTER (c.what = 'changed')
 FROM changes c JOIN gen.outcomes o ON o.partition = c.origin_partition AND o.position = c.origin
-GROUP BY o.partition, message
+GROUP BY home, message
 """  # noqa: S608
 _SAME_REASON: Final = f"""
 SELECT mine.partition, mine.message FROM ({NEWEST.format(of="")}) mine JOIN ({NEWEST.format(of="gen.")}) theirs
@@ -133,9 +136,14 @@ def _enter(
         own = changes[message[0]]
         own.add(key, was.name.lower(), -1)
         own.add(key, "quarantined", 1)
-        decoded = entry.decoded if before is None else before.decoded
+        decoded, refused = entry.decoded, 0
+        if before is not None:
+            # What it had brought is booked where its station lives, when it was driven again there.
+            decoded, refused = books.again(before, entry.decoded, entry.refused)
+            own.add(key, "decoded", decoded - before.decoded)
+            own.add(key, "r_quarantined", refused - before.refused)
         # Which row refused it last is the generation's: an old re-drive that passed must not speak for it.
-        own.quarantined[message] = BookEntry(entry.network, entry.hour, decoded, 0, moved_by=entry.moved_by)
+        own.quarantined[message] = BookEntry(entry.network, entry.hour, decoded, refused, moved_by=entry.moved_by)
         entered.append(message)
     return entered
 
