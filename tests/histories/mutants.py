@@ -205,8 +205,8 @@ def _deaf_silence() -> list[tuple[Any, str, Any]]:
 def _silence_of_others() -> list[tuple[Any, str, Any]]:
     init = Plan.__init__
 
-    def all_mine(self: Plan, *args: Any) -> None:
-        init(self, *args)
+    def all_mine(self: Plan, *args: Any, **more: Any) -> None:
+        init(self, *args, **more)
         self.mine = frozenset(self.station_names)
 
     return [(Plan, "__init__", all_mine)]
