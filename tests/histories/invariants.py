@@ -136,12 +136,11 @@ class Judge:
         self._bounded(truths)
 
     def _truths(self) -> dict[int, Truth]:
-        seen: set[int] = set()
         out = {}
         for partition, raw in self._raw.items():
             stream = self._world.bus.of(PROCESSED, partition)
             frames = effective([decode(data) for data in stream.frames])
-            out[partition] = Truth(self._said, self._uid_of, seen, (partition, len(self._raw)))
+            out[partition] = Truth(self._said, self._uid_of, (partition, len(self._raw)))
             out[partition].judge(raw, frames)
         return out
 

@@ -66,7 +66,6 @@ class Truth:
     Args:
         said: (device, payload) → what it says.
         uid_of: (connection, packet identifier) → number of the publish.
-        seen: publishes without identity that came before, in any partition; is added to.
         place: which partition, and of how many.
 
     Attributes:
@@ -76,7 +75,6 @@ class Truth:
 
     said: Callable[[Row], Said]
     uid_of: Mapping[tuple[int, int], int]
-    seen: set[int]
     place: tuple[int, int]
     version: str = ""
     heard: dict[str, int] = field(default_factory=dict)
@@ -90,6 +88,7 @@ class Truth:
     decided: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     told: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     _verdicts: list[int] = field(default_factory=list)
+    _seen: set[int] = field(default_factory=set)
 
     def judge(self, raw: Raw, processed: Sequence[Frame]) -> None:
         """Compare what `process` said of each raw row with what must be.
@@ -166,9 +165,10 @@ class Truth:
         """Say whether a row is a duplicate; between the horizon and an hour more, it may be or not."""
         uid = self.uid_of.get((row.connection, row.packet_id)) if row.flags & MessageFlag.QOS else None
         if not said.own:
-            again = uid is not None and uid in self.seen
+            # What comes again into another partition, as its device moved there meanwhile, is not known there.
+            again = uid is not None and uid in self._seen
             if uid is not None:
-                self.seen.add(uid)
+                self._seen.add(uid)
             return again
         self.clock = max(self.clock, row.received)
         key = (row.device, row.payload)
