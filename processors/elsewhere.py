@@ -109,7 +109,7 @@ def take(decided: Sequence[Sequence[Any]], rows: pa.RecordBatch, start: int, sto
     What was accepted of a message is counted there, where it is stored.
 
     Args:
-        decided: of each row, as :func:`told` wrote it.
+        decided: of each row, as :func:`to_tell` wrote it.
         rows: of the raw frame.
         start: the first of them.
         stop: behind the last one.
