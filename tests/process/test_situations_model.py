@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from processors.alerts.batch import alert_id
 from processors.alerts.situation import Situation
 from processors.plan import Plan
-from qingtu.clock import MINUTE
+from qingtu.clock import HOUR, MINUTE, SECOND
 from qingtu.contracts import Transition
 from tests.process.support import T0, catalogue, station
 
@@ -188,6 +188,13 @@ class Reference:
             self.groups.remove(group)
             for one in self.alerts:
                 one.used |= (one.station, one.rule) in group.keys
+        # What ended too long ago for any situation is not what counts again when a later one is withdrawn.
+        taken = set().union(*(group.keys for group in self.groups))
+        oldest = now - (self.kind["within_s"] + self.kind.get("early_s", 0)) * SECOND - HOUR
+        for key, newest in self._newest().items():
+            if not newest.level and key not in taken and newest.opened < oldest:
+                for one in self.alerts:
+                    one.used |= (one.station, one.rule) == key
         return out
 
 
