@@ -92,7 +92,9 @@ def _by_place(astray: Sequence[int], rows: pa.RecordBatch, plan: Plan, partition
     network, device = rows.column("network"), rows.column("device")
     out: dict[int, list[int]] = {}
     for row in astray:
-        number = plan.device[network[row].as_py(), device[row].as_py()]
+        number = plan.device.get((network[row].as_py(), device[row].as_py()))
+        if number is None:
+            continue  # the catalogue lost it later in this frame: it stays in quarantine, as all that is unknown
         station = plan.station_names[plan.device_station[number]]
         out.setdefault(partition_of(station, partitions), []).append(row)
     return out

@@ -6,20 +6,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from qingtu.records import codes_of, times_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
 @dataclass(slots=True)
 class Messages:
-    """A run of n messages of one raw frame. Names are given as codes into the frame's own lists.
+    """A run of n messages of one raw frame, or of several. Names are given as codes into lists of their own.
 
     Attributes:
-        row: int64 (n,), row of the raw frame.
+        row: int64 (n,), row of the raw frame; of several, counted through.
+        at: int64 (n,), where each stands, see :func:`qingtu.records.position`.
         received_us: int64 (n,).
         gateway, network, device, route, refused: (int32 (n,), names).
         payload: n byte strings.
@@ -35,6 +38,7 @@ class Messages:
     """
 
     row: NDArray[np.int64]
+    at: NDArray[np.int64]
     received_us: NDArray[np.int64]
     gateway: tuple[NDArray[np.int32], list[str]]
     network: tuple[NDArray[np.int32], list[str]]
@@ -53,9 +57,10 @@ class Messages:
     shift_us: NDArray[np.int64]
 
     @classmethod
-    def of(cls, rows: pa.RecordBatch, start: int, stop: int) -> Messages:
-        """Take rows ``start`` to ``stop`` (exclusive) of a raw frame."""
+    def of(cls, rows: pa.RecordBatch, start: int, stop: int, offset: int) -> Messages:
+        """Take rows ``start`` to ``stop`` (exclusive) of the raw frame at ``offset``."""
         n = stop - start
+        row = np.arange(start, stop)
         part = rows if n == rows.num_rows else rows.slice(start, n)
 
         def plain(name: str) -> NDArray[Any]:
@@ -66,7 +71,8 @@ class Messages:
         none = redrive_of.null_count == n
         redriven = np.zeros(n, np.bool_) if none else redrive_of.is_valid().to_numpy(zero_copy_only=False)
         return cls(
-            row=np.arange(start, stop),
+            row=row,
+            at=row | (offset << 16),
             received_us=times_of(part.column("received_at")),
             gateway=codes_of(part.column("gateway")),
             network=codes_of(part.column("network")),
@@ -85,6 +91,38 @@ class Messages:
             shift_us=np.zeros(n, np.int64) if shift.null_count == n else np.asarray(shift.fill_null(0)),
         )
 
+    @classmethod
+    def join(cls, parts: Sequence[Messages]) -> Messages:
+        """Put messages of several raw frames behind each other, none of which is driven again."""
+
+        def behind(name: str) -> Any:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        def named(name: str) -> tuple[NDArray[np.int32], list[str]]:
+            return _joined([getattr(part, name) for part in parts])
+
+        n = sum(map(len, parts))
+        return cls(
+            row=np.arange(n),
+            at=behind("at"),
+            received_us=behind("received_us"),
+            gateway=named("gateway"),
+            network=named("network"),
+            device=named("device"),
+            route=named("route"),
+            refused=named("refused"),
+            payload=[payload for part in parts for payload in part.payload],
+            digest=[digest for part in parts for digest in part.digest],
+            flags=behind("flags"),
+            packet_id=behind("packet_id"),
+            connection=behind("connection"),
+            redriven=np.zeros(n, np.bool_),
+            driven=False,
+            away=np.zeros(n, np.bool_),
+            redrive_of=pa.nulls(n, pa.int64()),
+            shift_us=np.zeros(n, np.int64),
+        )
+
     def __len__(self) -> int:
         return len(self.row)
 
@@ -93,6 +131,16 @@ class Messages:
         networks, network_names = self.network
         devices, device_names = self.device
         return network_names[networks[i]], device_names[devices[i]]
+
+
+def _joined(columns: Sequence[tuple[NDArray[np.int32], list[str]]]) -> tuple[NDArray[np.int32], list[str]]:
+    """Put name columns behind each other."""
+    names = columns[0][1]
+    if all(own == names for _, own in columns):  # usual for all but devices
+        return np.concatenate([codes for codes, _ in columns]), names
+    place: dict[str, int] = {}
+    codes = [np.array([place.setdefault(name, len(place)) for name in own], np.int32)[at] for at, own in columns]
+    return np.concatenate(codes), list(place)
 
 
 @dataclass(slots=True)

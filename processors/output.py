@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from qingtu import records
 from qingtu.records import ALERTS, PROCESSED, REJECTED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -72,6 +73,46 @@ class Output:
             batch = _rejected(self.rejected, rows, offset)
             out[REJECTED] = records.encode({**header, "stream": REJECTED}, {"rejected": batch})
         return out
+
+    def cut(self, starts: Sequence[int], offsets: Sequence[int]) -> list[Output]:
+        """Cut what the messages of several raw frames caused, none of them driven again, into what those of each did.
+
+        Args:
+            starts: number of the first row of each frame.
+            offsets: of the frames.
+        """
+        out = [Output() for _ in offsets]
+        place = {offset: frame for frame, offset in enumerate(offsets)}
+        for block in self.manifest:
+            for frame, start in enumerate(starts):
+                stop = starts[frame + 1] if frame + 1 < len(starts) else len(block["row"])
+                out[frame].manifest.append(_cut_manifest(block, start, stop))
+        for plan, columns in self.readings:
+            frame_of = np.searchsorted(np.array(offsets), columns["revision"] >> 16)
+            for frame, mine in enumerate(out):
+                which = (frame_of == frame).nonzero()[0]
+                mine.readings.append((plan, {name: column.take(which) for name, column in columns.items()}))
+        for event in self.events:
+            out[place[event[5] >> 16]].events.append(event)
+        for transition in self.transitions:
+            out[place[transition.revision >> 16]].transitions.append(transition)
+        for row, stage, reason, detail, refused in self.rejected:
+            frame = bisect_right(starts, row) - 1
+            out[frame].rejected.append((row - starts[frame], stage, reason, detail, refused))
+        for row in self.astray:
+            frame = bisect_right(starts, row) - 1
+            out[frame].astray.append(row - starts[frame])
+        return out
+
+
+def _cut_manifest(block: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
+    codes, names = block["network"]
+    codes = codes[start:stop]
+    if len(names) > 1:
+        used, codes = np.unique(codes, return_inverse=True)
+        codes, names = codes.astype(np.int32), [names[code] for code in used.tolist()]
+    rows = {name: column[start:stop] for name, column in block.items() if name != "network"}
+    return {**rows, "row": rows["row"] - np.uint16(start), "network": (codes, names)}
 
 
 def _readings(blocks: list[tuple[Plan, dict[str, NDArray[Any]]]]) -> pa.RecordBatch | None:

@@ -75,14 +75,11 @@ class Pass:
         self.segments.horizon_us = limits["dedup_horizon_h"] * 3600 * SECOND
         self.segments.maximum = limits["dedup_max"]
 
-    def run(
-        self, messages: Messages, offset: int, guilty: NDArray[np.bool_] | None, driven_us: int, output: Output
-    ) -> None:
+    def run(self, messages: Messages, guilty: NDArray[np.bool_] | None, driven_us: int, output: Output) -> None:
         """Take a run of messages and add everything it causes to ``output``.
 
         Args:
             messages: n of them.
-            offset: of the raw frame.
             guilty: bool (n,), rows that crash this stage; rejected without a look. None: none.
             driven_us: when re-driven rows were driven again.
             output: is added to.
@@ -121,22 +118,21 @@ class Pass:
         repeats = bool(duplicate.any())
         if repeats:
             outcome[duplicate] = _DUPLICATE
-        self._mark_clocks(messages, device, made, duplicate, refusals, offset, output)
+        self._mark_clocks(messages, device, made, duplicate, refusals, output)
         known = (
             np.where(messages.redriven, driven_us, messages.received_us) if messages.driven else messages.received_us
         )
         if blocks:
             readings = Readings.join(blocks)
             readings = readings.keep(~duplicate[readings.message]) if repeats else readings
-            self._judge(messages, readings, offset, known, output)
-        self._heard(messages, device, offset, output)
+            self._judge(messages, readings, known, output)
+        self._heard(messages, device, output)
         self._report(messages, outcome, decoded_count, refusals, output)
         for i, kind, level, time, attributes in events:
             if not duplicate[i]:
                 station = self.plan.station_names[self.plan.device_station[device[i]]]
                 at = int(messages.received_us[i]) if time == NO_TIME else time
-                revision = offset << 16 | int(messages.row[i])
-                output.events.append((station, kind, level, at, attributes, revision, int(known[i])))
+                output.events.append((station, kind, level, at, attributes, int(messages.at[i]), int(known[i])))
 
     @staticmethod
     def _gateway_refusals(messages: Messages, refusals: Refusals, outcome: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -309,7 +305,6 @@ class Pass:
         made: Sequence[tuple[NDArray[np.int64], Decoded]],
         duplicate: NDArray[np.bool_],
         refusals: Refusals,
-        offset: int,
         output: Output,
     ) -> None:
         """Keep which devices claim impossible times; a change is an event. Only messages that claim one count."""
@@ -327,7 +322,7 @@ class Pass:
             if bad == self.clock_wrong[number]:
                 continue
             self.clock_wrong[number] = bad
-            revision, at = offset << 16 | int(messages.row[i]), int(messages.received_us[i])
+            revision, at = int(messages.at[i]), int(messages.received_us[i])
             attributes = {"device": self.plan.device_names[number]}
             kind = "clock_wrong" if bad else "clock_right"
             station = self.plan.station_names[self.plan.device_station[number]]
@@ -338,14 +333,12 @@ class Pass:
             for rule in self.kinds.values():
                 output.transitions.extend(map(self.quiet.marked, rule.on_clock(numbers, bads, times, revisions)))
 
-    def _judge(
-        self, messages: Messages, readings: Readings, offset: int, known: NDArray[np.int64], output: Output
-    ) -> None:
+    def _judge(self, messages: Messages, readings: Readings, known: NDArray[np.int64], output: Output) -> None:
         """Quality and station alerts of the readings that are stored."""
         order = by_series(readings.series, len(self.plan.series_station))
         message, series = readings.message.take(order), readings.series.take(order)
         time, value = readings.time_us.take(order), readings.value.take(order)
-        revision = messages.row.take(message) | (offset << 16)
+        revision = messages.at.take(message)
         received_us = received = messages.received_us.take(message)
         cause = np.zeros(len(series), np.uint8)
         if messages.driven:
@@ -378,14 +371,14 @@ class Pass:
         for kind in self._readers:
             output.transitions.extend(map(self.quiet.marked, kind.on_readings(batch)))
 
-    def _heard(self, messages: Messages, device: NDArray[np.int64], offset: int, output: Output) -> None:
+    def _heard(self, messages: Messages, device: NDArray[np.int64], output: Output) -> None:
         # A retained message is sent because we subscribed: it does not tell that its device lives.
         retained = (messages.flags & _RETAIN) > 0
         rows = ((device != UNKNOWN) & ~messages.redriven & ~retained).nonzero()[0]
         if not len(rows):
             return
         station = self.plan.device_station[device[rows]]
-        revision, received = (offset << 16) | messages.row[rows], messages.received_us[rows]
+        revision, received = messages.at[rows], messages.received_us[rows]
         for kind in self._hearers:
             output.transitions.extend(map(self.quiet.marked, kind.on_heard(station, received, revision)))
 

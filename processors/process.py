@@ -7,6 +7,7 @@ in force are themselves told by a raw row (command ``configure``), so replay dec
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -175,17 +176,43 @@ class Process:
                     self._command(rows, edge, offset, output)
                 to_tell += self._looked_at(output)
             at = edge + 1
-        header = {
-            "origin": [self._partition, offset],
-            "clock": frame.clock_us,
-            "catalogue": self._config.get("catalogue"),
-            "ticks": ticks,
-            "hearing": hearing,
-        }
+        header = self._header(frame, offset) | {"ticks": ticks, "hearing": hearing}
         if ticks and self._pass is not None:
             header["quiet"] = self._pass.quiet.saved()  # for those who ask what people have switched off
         outputs = output.frames(header, rows, offset)
         return outputs | self._to_tell(to_tell, output, rows, offset, frame.clock_us)
+
+    def joins(self, frame: Frame) -> int:
+        """Return how many messages a frame is when nothing else is in it, and none of them driven again; else 0."""
+        rows = frame.sections["rows"]
+        n = rows.num_rows
+        if self._pass is None or any(rows.column(name).null_count < n for name in ("redrive_of", "shift_us")):
+            return 0
+        return 0 if (np.asarray(rows.column("kind")) != _MESSAGE).any() else n
+
+    def apply_joined(self, frames: Sequence[tuple[int, Frame]]) -> list[Outputs]:
+        """Process the messages of several raw frames in one pass; see the contract."""
+        assert self._pass is not None
+        self._decided = None  # as at the beginning of every frame
+        batches = [(offset, frame.sections["rows"]) for offset, frame in frames]
+        parts = [Messages.of(rows, 0, rows.num_rows, offset) for offset, rows in batches]
+        starts = [0, *accumulate(map(len, parts[:-1]))]
+        output = Output()
+        self._pass.run(Messages.join(parts), None, self._driven_us, output)
+        to_tell = self._looked_at(output)
+        made: list[Outputs] = []
+        for (offset, frame), mine in zip(frames, output.cut(starts, [offset for offset, _ in frames]), strict=True):
+            rows, told = frame.sections["rows"], [one for one in to_tell if one.revision >> 16 == offset]
+            outputs = mine.frames(self._header(frame, offset) | {"ticks": [], "hearing": {}}, rows, offset)
+            made.append(outputs | self._to_tell(told, mine, rows, offset, frame.clock_us))
+        return made
+
+    def _header(self, frame: Frame, offset: int) -> dict[str, Any]:
+        return {
+            "origin": [self._partition, offset],
+            "clock": frame.clock_us,
+            "catalogue": self._config.get("catalogue"),
+        }
 
     def _to_tell(
         self, transitions: Sequence[Transition], output: Output, rows: pa.RecordBatch, offset: int, clock_us: int
@@ -240,7 +267,7 @@ class Process:
             elsewhere.take(decided, rows, start, stop, output)
             return
         guilty = None if only is None else ~only[start:stop]
-        self._pass.run(Messages.of(rows, start, stop), offset, guilty, self._driven_us, output)
+        self._pass.run(Messages.of(rows, start, stop, offset), guilty, self._driven_us, output)
 
     def _tick(
         self, rows: pa.RecordBatch, row: int, offset: int, output: Output, heard: dict[str, int]

@@ -173,7 +173,8 @@ class Service:
 
     def _build(self) -> None:
         s, bus, has = self.settings, self.bus, self.options.stages
-        self.process = Lanes(bus, "process", RAW, self._process)
+        gather_s = s.process.gather_ms / 1000 if s.bus.kind == "sqlite" else 0.0
+        self.process = Lanes(bus, "process", RAW, self._process, gather_s)
         self.derive = Lanes(bus, "derive", PROCESSED, self._derive)
         self._hurry = threading.Event()
         self.storing = self._stores() if "store" in has else None

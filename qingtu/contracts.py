@@ -212,6 +212,30 @@ class Operator(Protocol):
         ...
 
 
+@runtime_checkable
+class Joining(Protocol):
+    """An operator for which several small frames are cheaper at once than one by one."""
+
+    def joins(self, frame: Frame) -> int:
+        """Return how many rows a frame has, if it may be applied together with its neighbours just now; else 0.
+
+        Args:
+            frame: the next one, or one behind others that may; none of these is applied yet.
+        """
+        ...
+
+    def apply_joined(self, frames: Sequence[tuple[int, Frame]]) -> list[Outputs]:
+        """Do what ``Operator.apply`` does for each frame in turn, and return what each gives.
+
+        How frames are joined depends on when they were read, and after a crash they are joined in another way: the
+        rows that each gives must be the same in the same order, the state as well.
+
+        Args:
+            frames: (offset, frame) in order, each of which ``joins``; they need not follow each other without a gap.
+        """
+        ...
+
+
 # ------------------------------------------------------------------------------------------------- decoder
 
 

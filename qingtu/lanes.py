@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
     from qingtu.contracts import Bus
     from qingtu.stage import StageLoop
+
+_MUCH: Final = 128
+"""Rows that came with the last step: so many, and it pays to wait for more."""
 
 
 class Lanes:
@@ -27,17 +31,22 @@ class Lanes:
         group: of the stages.
         stream: their input.
         make: makes the stage of a partition from what is saved; may raise RetryLater.
+        gather_s: under load, what came waits so long for more to be applied together with it; 0: nothing waits.
 
     Attributes:
         stages: by partition.
         turns: knows which of them cannot go on, and why.
     """
 
-    def __init__(self, bus: Bus, group: str, stream: str, make: Callable[[int], StageLoop]) -> None:
+    def __init__(
+        self, bus: Bus, group: str, stream: str, make: Callable[[int], StageLoop], gather_s: float = 0.0
+    ) -> None:
         self._bus = bus
         self._group = group
         self.stream = stream
         self._make = make
+        self._gather_s = gather_s
+        self._much = False
         self.stages: dict[int, StageLoop] = {}
         self.turns = Turns()
         self._may_save = True
@@ -69,7 +78,11 @@ class Lanes:
 
     def step(self) -> bool:
         """Step every stage once; see :meth:`qingtu.turns.Turns.take`. None waits for the bus before all have begun."""
-        return self.turns.take(self._work())
+        before = sum(stage.rows for stage in self.stages.values())
+        busy = self.turns.take(self._work())
+        if (rows := sum(stage.rows for stage in self.stages.values()) - before) > 0:
+            self._much = rows >= _MUCH
+        return busy
 
     def wait(self, seconds: float) -> None:
         """Sleep until something came for a stage whose turn it is, for ``seconds`` at most."""
@@ -78,6 +91,9 @@ class Lanes:
         awake = {p: stage.next_offset for p, stage in self.stages.items() if not self.turns.sits_out(stage.name)}
         seen = [awake[p] if p in awake else self._bus.end(self.stream, p) for p in range(self._bus.partitions)]
         self._bus.wait(self.stream, seen, seconds)
+        # A pass over few rows costs nearly as much as one over twice as many, most of it for memory that has gone cold.
+        if self._much and self._gather_s:
+            time.sleep(self._gather_s)
 
     def _work(self) -> Iterator[tuple[str, Callable[[], bool]]]:
         yield "partitions", self._taken_up

@@ -12,19 +12,22 @@ import numpy as np
 import structlog
 
 from qingtu.clock import SECOND
-from qingtu.contracts import StateDelta
+from qingtu.contracts import Joining, StateDelta
 from qingtu.errors import QingtuError, RetryLater
-from qingtu.records import Frame, decode
+from qingtu.records import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from qingtu.contracts import Bus, Operator, Outputs, Record, Ticket
+    from qingtu.records import Frame
 
 _TRIES: Final = 3
 _SAVE_FRAMES: Final = 2000
+_JOINED: Final = 1024
+"""Rows that are applied together at most: with more, nothing is gained by it."""
 _NOTHING: Final = StateDelta(0, {})
 
 
@@ -71,6 +74,7 @@ class StageLoop:
         clock_us: newest clock of the input so far, µs UTC.
         saved_clock_us: the same as of the last save, or of the first frame; 0 before it.
         lost: frames that were gone before they were read, since this was made.
+        rows: of all frames that were applied, since this was made.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class StageLoop:
         self._every_us = state_every_s * SECOND
         self._batch = batch
         self._only = only
+        self._joining = operator if isinstance(operator, Joining) else None
         self._unsent: dict[tuple[str, int], list[bytes]] = {}
         self._flying: dict[tuple[str, int], tuple[Ticket, int]] = {}
         self._guilty: dict[int, NDArray[np.bool_]] = {}
@@ -96,7 +101,7 @@ class StageLoop:
         self.saved_clock_us = 0
         self.clock_us = 0
         self.failures = 0
-        self.lost = 0
+        self.lost = self.rows = 0
         operator.restore(saved.parts if saved else None)
 
     def step(self) -> bool:
@@ -128,8 +133,8 @@ class StageLoop:
         try:
             found = self._bus.read(self._operator.source, self._partition, self.next_offset, self._batch)
             self._tell(missing(self._bus, self._operator.source, self._partition, self.next_offset, found))
-            for record in found:
-                self._take(record)
+            for run in self._runs(found):
+                self._take(run)
         except Exception as error:  # noqa: BLE001 - raised below: what came before it must not wait for it
             problem = error
         self._fresh = bool(found)
@@ -140,12 +145,49 @@ class StageLoop:
             raise problem
         return bool(found)
 
-    def _take(self, record: Record) -> None:
-        frame = decode(record.data, self._only)
-        for target, data in self._apply(frame, record.offset).items():
+    def _runs(self, found: Sequence[Record]) -> Iterator[list[tuple[int, Frame]]]:
+        """Yield (offset, frame) of what was read, together what may be applied together."""
+        run: list[tuple[int, Frame]] = []
+        size = 0
+        for record in found:
+            try:
+                frame = decode(record.data, self._only)
+            except Exception:
+                yield run  # what came before it must not wait for it
+                raise
+            rows = self._joining.joins(frame) if self._joining and len(found) > 1 else 0
+            if run and (not rows or size + rows > _JOINED):
+                yield run
+                run, size = [], 0
+            run.append((record.offset, frame))
+            size += rows
+            if not rows:
+                yield run
+                run = []
+        yield run
+
+    def _take(self, run: Sequence[tuple[int, Frame]]) -> None:
+        """Apply frames, in one go when there are several; one by one when that fails."""
+        if len(run) > 1 and not self._spoiled:
+            assert self._joining is not None
+            try:
+                made = self._joining.apply_joined(run)
+            except Exception:  # noqa: BLE001 - what makes it fail is found, or waited for, when they are alone
+                self._log.warning("frames_failed", offset=run[0][0], next="each is tried alone", exc_info=True)
+                self._spoiled = True
+            else:
+                for (offset, frame), outputs in zip(run, made, strict=True):
+                    self._book(offset, frame, outputs)
+                return
+        for offset, frame in run:
+            self._book(offset, frame, self._apply(frame, offset))
+
+    def _book(self, offset: int, frame: Frame, outputs: Outputs) -> None:
+        for target, data in outputs.items():
             place = (target, self._partition) if isinstance(target, str) else target
             self._unsent.setdefault(place, []).append(data)
-        self.next_offset = record.offset + 1
+        self.next_offset = offset + 1
+        self.rows += sum(batch.num_rows for batch in frame.sections.values())
         self.clock_us = max(self.clock_us, frame.clock_us)
 
     def _tell(self, lost: int) -> None:

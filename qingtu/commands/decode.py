@@ -142,7 +142,7 @@ def located(
     builder.append((source, payload, 1, 1, None, now_us, 0, size, reason, None))
     rows = decode_frame(builder.build(catalogue.version, now_us)).sections["rows"]
     output = _Told()
-    _TellingPass(plan, Quality(plan), rules, Quiet(plan), limits).run(Messages.of(rows, 0, 1), 0, None, 0, output)
+    _TellingPass(plan, Quality(plan), rules, Quiet(plan), limits).run(Messages.of(rows, 0, 1, 0), None, 0, output)
     sent = DECODERS[fmt]([payload], [entry.device.id]).names
     fields = {entry.fields[name].series_index: name for name in sent if name in entry.fields}
     return [*_stored(output, catalogue, fields), *_events(output), *output.refused]

@@ -181,9 +181,10 @@ def _by_arrival() -> list[tuple[Any, str, Any]]:
     run = Pass.run
     arrived = [0]
 
-    def counted(self: Pass, messages: Any, offset: int, *rest: Any) -> None:
-        arrived[0] = max(arrived[0] + 1, offset)
-        run(self, messages, arrived[0], *rest)
+    def counted(self: Pass, messages: Any, *rest: Any) -> None:
+        arrived[0] = max(arrived[0] + 1, int(messages.at[0]) >> 16)
+        messages.at = arrived[0] << 16 | messages.row
+        run(self, messages, *rest)
 
     return [(Pass, "run", counted)]
 

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from processors.alerts.batch import alert_id
+from processors.process import Process
 from qingtu.clock import SECOND
-from tests.process.support import CAT, RULES, T0, catalogue, command, configure, drive, message, reading, station, tick
+from qingtu.records import ALERTS, REJECTED, Frame, decode
+from qingtu.state import unpack
+from tests.process.support import (
+    CAT,
+    RULES,
+    T0,
+    catalogue,
+    command,
+    configure,
+    drive,
+    frame_of,
+    message,
+    reading,
+    station,
+    tick,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from qingtu.contracts import Outputs
 
 _KINDS: list[dict[str, Any]] = [
     {"kind": "rate_of_change", "property": "pm25", "levels": {"blue": 100, "red": 3000}, "over_s": 600},
@@ -141,6 +161,90 @@ def test_cutting_and_restarting_change_nothing(rows: list[dict[str, Any]], data:
     whole = drive(rows, [USUAL, CHANGED])
     pieces = drive(rows, [USUAL, CHANGED], cuts, restores)
     assert pieces.comparable() == whole.comparable()
+
+
+def made_of(
+    rows: list[dict[str, Any]], cuts: list[int], stops: set[int] | None, partition: int, partitions: int
+) -> tuple[list[Any], str, int]:
+    """What each frame gives, word for word; the memory that is left; how many frames were joined with others.
+
+    Args:
+        rows: of raw.
+        cuts: where frames begin.
+        stops: frames before which joining stops; None: each frame is applied alone.
+        partition: that they are in.
+        partitions: how many there are.
+    """
+    archive = {one.version: one for one in (USUAL, CHANGED)}
+    process = Process(archive.__getitem__, partition, partitions, tell=True)
+    process.restore(None)
+    made: list[Outputs] = []
+    waiting: list[tuple[int, Frame]] = []
+    joined = 0
+
+    def apply_waiting() -> None:
+        nonlocal joined
+        joined += len(waiting) if len(waiting) > 1 else 0
+        made.extend(process.apply_joined(waiting) if waiting else [])
+        waiting.clear()
+
+    for offset, (start, stop) in enumerate(pairwise([0, *sorted(set(cuts)), len(rows)])):
+        frame = decode(frame_of(rows[start:stop]))
+        if stops is None or not process.joins(frame):
+            apply_waiting()
+            made.append(process.apply(frame, offset))
+            continue
+        if offset in stops:
+            apply_waiting()
+        waiting.append((offset, frame))
+    apply_waiting()
+    put, _ = process.snapshot()
+    memory = repr({name: unpack(data) for name, data in sorted(put.items()) if not name.startswith("dedup/")})
+    return [{place: _said(decode(data)) for place, data in outputs.items()} for outputs in made], memory, joined
+
+
+def _said(frame: Frame) -> str:
+    rows = {name: [repr(row) for row in batch.to_pylist()] for name, batch in frame.sections.items()}
+    return repr((frame.header | {"sections": list(rows)}, rows))
+
+
+@given(histories(), st.sampled_from([(0, 1), (0, 2), (1, 2)]), st.data())
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+def test_joined_frames_give_what_each_gives_alone(
+    rows: list[dict[str, Any]], where: tuple[int, int], data: st.DataObject
+) -> None:
+    """Small frames may be applied together, in any company: each gives the same rows in the same order."""
+    places = st.lists(st.integers(1, max(1, len(rows) - 1)), max_size=20)
+    cuts = data.draw(st.one_of(places, st.just(list(range(1, len(rows))))), "cuts")
+    stops = set(data.draw(st.lists(st.integers(1, 40), max_size=5), "stops"))
+    alone, memory, _ = made_of(rows, cuts, None, *where)
+    together, remembered, _ = made_of(rows, cuts, stops, *where)
+    assert together == alone
+    assert remembered == memory
+
+
+@pytest.mark.parametrize(("every", "where"), [(1, (0, 1)), (3, (0, 1)), (5, (1, 2))])
+def test_a_day_of_joined_frames(every: int, where: tuple[int, int]) -> None:
+    """Alternating values with spikes, alerts, late and repeated readings, unknown devices and units: row by row."""
+    rows = [configure(0, USUAL.version)]
+    for n in range(400):
+        value = 60 + 50 * (n % 17 == 3) + 200 * (n % 41 == 7) + n % 13
+        at = 60 * (n - 3 * (n % 19 == 0))
+        rows.append(reading("a", at, 60 * n, pm25=value, air_temperature=10 - n % 29))
+        rows.append(reading("c" if n % 11 else "nobody", at, 60 * n + 1, pm25=value + 40))
+        if n % 23 == 0:
+            rows.append(rows[-4] | {"received_at": rows[-1]["received_at"]} if n else rows[-1])
+            rows.append(reading("b", at, 60 * n + 2, door="x", dust={"value": 1, "unit": "nonsense"}))
+        if n % 50 == 0:
+            rows.append(tick(60 * n))
+    cuts = list(range(1, len(rows), every))
+    alone, memory, _ = made_of(rows, cuts, None, *where)
+    together, remembered, joined = made_of(rows, cuts, set(range(0, len(cuts), 7)), *where)
+    assert together == alone
+    assert remembered == memory
+    assert joined > len(cuts) // 2
+    assert sum(ALERTS in outputs for outputs in alone) > 20
+    assert sum(REJECTED in outputs for outputs in alone) > 20
 
 
 @pytest.mark.parametrize("every", [1, 7, 50])
