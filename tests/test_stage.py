@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qingtu.bus.sqlite import SqliteBus
 from qingtu.clock import SECOND
 from qingtu.contracts import Record, SavedState, StateDelta, Ticket
-from qingtu.errors import QingtuError, RetryLater
+from qingtu.errors import FrameError, QingtuError, RetryLater
 from qingtu.records import ALERTS, PROCESSED, RAW, REJECTED, Frame, decode, encode
 from qingtu.stage import StageLoop
 from qingtu.state import pack, unpack
@@ -463,3 +463,89 @@ def test_state_that_was_saved_is_not_run_again(bus: SqliteBus) -> None:
     assert StageLoop(bus, Summing()).next_offset == 2, "state is saved by time; the third frame was not yet"
     bus.save_state("summing", 0, StateDelta(3, {}))
     assert StageLoop(bus, Summing()).next_offset == 3
+
+
+class Together(Summing):
+    """Takes frames together, but those with a row ``alone``; notes which; cannot now as often as told."""
+
+    def __init__(self, later: int = 0) -> None:
+        super().__init__()
+        self.runs: list[list[int]] = []
+        self.later = later
+
+    def joins(self, frame: Frame) -> int:
+        """Count rows."""
+        payloads = frame.sections["rows"].column("payload").to_pylist()
+        return 0 if b"alone" in payloads else len(payloads)
+
+    def apply_joined(self, frames: Sequence[tuple[int, Frame]]) -> list[Outputs]:
+        """Apply one after the other, and stop half-way where that is told."""
+        self.runs.append([offset for offset, _ in frames])
+        first = self.apply(frames[0][1], frames[0][0])
+        if self.later:
+            self.later -= 1
+            raise RetryLater("half of it is done")
+        return [first, *(self.apply(frame, offset) for offset, frame in frames[1:])]
+
+
+def test_small_frames_are_taken_together(bus: SqliteBus) -> None:
+    """Neighbours go together up to some rows, never past a frame that goes alone; each still gives one frame."""
+    put(bus, ["1"], ["2"], ["alone"], ["3"], ["4"] * 1000, ["5"] * 24, ["6"], ["7"] * 5000, ["8"])
+    operator = Together()
+    run(StageLoop(bus, operator))
+    assert operator.runs == [[0, 1], [3, 4], [5, 6]]
+    assert [decode(data).origin for data in emitted(bus)] == [(0, n) for n in range(9)]
+    assert operator.applied == list(range(9))
+
+
+def test_what_fails_together_is_tried_alone(bus: SqliteBus) -> None:
+    """The guilty row is found, the others pass, and each counts once."""
+    put(bus, ["1"], ["2"], ["3", "!", "4"], ["5"], ["once"], ["6"])
+    loop = StageLoop(bus, Together())
+    run(loop)
+    sums = [decode(data).header["sum"] for data in emitted(bus)]
+    assert sums == [[1, 1], [3, 2], [10, 4], [15, 5], [15, 6], [21, 7]]
+    assert [decode(data).header["left_out"] for data in emitted(bus, REJECTED)] == [1]
+    assert [decode(data).origin for data in emitted(bus, REJECTED)] == [(0, 2)]
+
+
+def test_what_cannot_be_taken_together_now_counts_once(bus: SqliteBus) -> None:
+    """Half of it was done when the operator gave up: that is taken back."""
+    put(bus, ["1"], ["2"], ["3"])
+    run(StageLoop(bus, Together(later=1)))
+    assert [decode(data).header["sum"] for data in emitted(bus)] == [[1, 1], [3, 2], [6, 3]]
+
+
+def test_what_comes_before_broken_bytes_is_taken(bus: SqliteBus) -> None:
+    """A frame that cannot be read stops the stage where it is, not before."""
+    put(bus, ["1"], ["2"])
+    bus.append(RAW, 0, [b"broken"]).result()
+    loop = StageLoop(bus, Together())
+    with pytest.raises(FrameError):
+        loop.step()
+    loop.settle()
+    assert [decode(data).header["sum"] for data in emitted(bus)] == [[1, 1], [3, 2]]
+    assert loop.next_offset == 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from(["1", "7", "!", "alone", "pair"]), min_size=1, max_size=4), max_size=12),
+    st.lists(st.integers(1, 16), min_size=1, max_size=6),
+    st.integers(0, 3),
+)
+def test_together_gives_what_alone_gives(
+    tmp_path_factory: Any, texts: list[list[str]], batches: list[int], later: int
+) -> None:
+    """Whatever fails, however much is read at a time, and from wherever the stage begins again."""
+    made = []
+    for operators in ([Summing()], [Together(later) for _ in batches]):
+        bus = SqliteBus(tmp_path_factory.mktemp("bus") / "bus", free_floor_bytes=0)
+        put(bus, *texts)
+        for operator, batch in zip(operators, batches, strict=False):
+            loop = StageLoop(bus, operator, batch=batch)
+            loop.step()  # then it is killed; the next one begins from what was saved
+        run(loop)
+        made.append([by_origin(bus, stream) for stream in (PROCESSED, REJECTED)])
+        bus.close()
+    assert made[1] == made[0]
