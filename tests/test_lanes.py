@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from qingtu.records import RAW, decode, encode
 from qingtu.stage import StageLoop, missing
 from qingtu.turns import Turns
 from tests.process.support import batch_of, message
-from tests.test_stage import Summing
+from tests.test_stage import Summing, Together
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -253,3 +254,31 @@ def test_a_heartbeat_that_is_old_is_silence(tmp_path: Path) -> None:
     assert young is not None
     assert old is not None
     assert (young["state"], old["state"]) == ("ok", "silent")
+
+
+@pytest.mark.parametrize(("rows", "runs"), [(64, [[1, 2]]), (4, [])])
+def test_under_load_what_came_waits_for_more(bus: Shared, rows: int, runs: list[list[int]]) -> None:
+    """Behind a step with many rows the next flushes are awaited and taken together; behind one with few, none is."""
+    bus.ours = frozenset((0,))
+    operator = Together()
+    gather_s = 2.0 if runs else 60.0
+    made = Lanes(bus, "summing", RAW, lambda partition: StageLoop(bus, operator, partition), gather_s)
+    clock_us = 7
+
+    def flush() -> None:
+        frame = encode({"stream": RAW, "clock": clock_us, "origin": None}, {"rows": batch_of([one] * 2 * rows)})
+        bus.append(RAW, 0, [frame]).result()
+
+    one = message("a", b"1")
+    flush()
+    made.take_up()
+    made.step()
+    flush()
+    later = threading.Timer(0.2, flush)
+    later.start()
+    made.wait(60)
+    if not runs:
+        assert later.is_alive()  # it came back at once
+    made.step()
+    later.join()
+    assert operator.runs == runs
