@@ -13,6 +13,7 @@ from ingest.raw import SESSION
 from processors.deduplicate import HASH, InFlight, Segments, _inside, _sorted, fingerprints, sender
 from qingtu.clock import HOUR
 from qingtu.records import Outcome
+from qingtu.state import unpack
 from tests.process.support import CAT, T0, command, configure, drive, message, reading
 
 if TYPE_CHECKING:
@@ -237,6 +238,7 @@ def test_time_that_runs_backwards_is_taken_as_standing() -> None:
 def test_segments_are_what_a_plain_set_would_be(data: st.DataObject) -> None:
     """Against a dictionary that goes message by message: cutting, restoring, expiry and cap give the same."""
     horizon, maximum = data.draw(st.integers(1, 4)), data.draw(st.sampled_from([3, 8, 1000]))
+    piece = data.draw(st.sampled_from([1, 3, 1000]))
     steps = data.draw(st.lists(st.tuples(st.sampled_from([0, 0, 0, 0.3, 1, 2.5]), st.integers(0, 12)), max_size=60))
     hours = np.cumsum([step for step, _ in steps]) if steps else np.zeros(0)
     keys = hashes(*((key // 3, key % 3) for _, key in steps)) if steps else np.zeros(0, HASH)
@@ -250,7 +252,7 @@ def test_segments_are_what_a_plain_set_would_be(data: st.DataObject) -> None:
         known.setdefault(key, now)
         order.append(now)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(steps)), max_size=6)))
-    segments, found = Segments(horizon * HOUR, maximum), list[bool]()
+    segments, found = Segments(horizon * HOUR, maximum, piece), list[bool]()
     saved: dict[str, bytes] = {}
     for start, stop in zip([0, *cuts], [*cuts, len(steps)], strict=True):
         found += decide(segments, keys[start:stop], hours[start:stop].tolist())
@@ -258,14 +260,14 @@ def test_segments_are_what_a_plain_set_would_be(data: st.DataObject) -> None:
         assert not set(put) & set(drop)
         saved = {name: part for name, part in (saved | put).items() if name not in drop}
         if data.draw(st.booleans()):
-            now_us, segments = segments.now_us, Segments(horizon * HOUR, maximum)
+            now_us, segments = segments.now_us, Segments(horizon * HOUR, maximum, piece)
             segments.restore(saved, now_us)
         assert len(segments) == len(known) or stop < len(steps)
     assert found == expected
 
 
 def test_many_hashes_in_many_frames_are_all_known() -> None:
-    """Pieces merge and the filter grows without losing one; hours that are over become one piece."""
+    """Pieces merge and the filter grows without losing one; hours that are over become few pieces."""
     segments = Segments(100 * HOUR, 10**7)
     rng = np.random.default_rng(1)
     whole = np.frombuffer(rng.bytes(16 * 150_000), HASH)
@@ -278,6 +280,22 @@ def test_many_hashes_in_many_frames_are_all_known() -> None:
     pieces = [name.split("/")[1] for name in put]
     assert not drop
     assert {hour: pieces.count(hour) for hour in ("0", "1", "2", "3")} == {"0": 1, "1": 1, "2": 1, "3": 1}
+
+
+def test_the_pieces_of_a_busy_hour_stay_small_and_few() -> None:
+    """What one merge touches, and one part of the state holds, does not grow with the hour; each hash is known."""
+    segments = Segments(100 * HOUR, 10**7, piece=1000)
+    whole = np.frombuffer(np.random.default_rng(1).bytes(16 * 20_000), HASH)
+    saved: dict[str, bytes] = {}
+    for hour, part in zip([1] * 200 + [2], [*np.array_split(whole[:-100], 200), whole[-100:]], strict=True):
+        assert not segments.decide(part, np.full(len(part), hour * HOUR)).any()
+        put, drop = segments.snapshot()
+        saved = {name: data for name, data in (saved | put).items() if name not in drop}
+    sizes = [len(unpack(data)[0]["hashes"]) for data in saved.values()]
+    assert sum(sizes) == len(whole)
+    assert max(sizes) <= 1000
+    assert len(sizes) <= 2 * len(whole) // 1000
+    assert segments.decide(whole, np.full(len(whole), 3 * HOUR)).all()
 
 
 def test_a_fingerprint_is_of_sender_and_payload() -> None:
