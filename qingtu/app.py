@@ -27,6 +27,7 @@ from qingtu.facts import Facts
 from qingtu.folder import DataFolder
 from qingtu.followers import Followers
 from qingtu.health import problems
+from qingtu.heap import keep_little
 from qingtu.housekeeping import Housekeeping
 from qingtu.lanes import Lanes
 from qingtu.ledger import Ledger, audit
@@ -239,6 +240,7 @@ class Service:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
+        keep_little()
         for worker in self.workers:
             worker.start()
         self.followers.start()
