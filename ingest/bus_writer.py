@@ -1,4 +1,4 @@
-"""Brings one flush after the other from the core to the bus, without ever waiting for it.
+"""Brings one flush after the other from the core to the bus, without waiting longer than a ticket takes to say.
 
 A flush has a frame for each of several partitions. Only what the bus refused is given again: a frame appended twice
 would double its messages. Times here are monotonic seconds that the caller passes in.

@@ -1,7 +1,8 @@
 """The MQTT gateway: one network thread between a broker, the core and the bus.
 
 The thread alone touches the socket (SSL objects are not thread-safe) and does everything in turns: read, flush,
-ask whether a flush is durable, acknowledge. It never waits for the bus. Whatever goes wrong ends at one place,
+ask whether a flush is durable, acknowledge. Of the bus it waits for its own commit alone, and only where the bus is in
+this process: while the disk syncs, TCP holds what comes. Whatever goes wrong ends at one place,
 :meth:`MqttGateway._run`: it is shown in ``status``, the connection is rebuilt, the session kept, nothing
 acknowledged that is not durable. What becomes of each kind of message is the core's: docs/gateway.md.
 """

@@ -2,9 +2,8 @@
 
 ``raw.db`` holds the truth and is written with ``synchronous=FULL``: an append is kept through a power cut.
 ``derived.db`` holds the other streams and all state with ``synchronous=NORMAL``: a power cut may take its last
-transactions, never their order, and they are made again from raw. What waits is committed as a group: in ``raw.db``
-by a writer thread, in ``derived.db`` by whoever waits for it. Readers are woken. Does not guard against a second
-process: the data folder's lock does.
+transactions, never their order, and they are made again from raw. What waits is committed as a group by whoever asks
+for a ticket first. Readers are woken. Does not guard against a second process: the data folder's lock does.
 """
 
 from __future__ import annotations
@@ -55,9 +54,9 @@ class SqliteBus:
         self._partitions = partitions
         self._news = threading.Condition()
         self._tails: dict[tuple[str, int], _Tail] = {}
-        self._raw = File(folder / "raw.db", "FULL", self, free_floor_bytes, threaded=True)
+        self._raw = File(folder / "raw.db", "FULL", self, free_floor_bytes)
         try:
-            self._derived = File(folder / "derived.db", "NORMAL", self, 0, threaded=False)
+            self._derived = File(folder / "derived.db", "NORMAL", self, 0)
         except BaseException:
             self._raw.close()
             raise

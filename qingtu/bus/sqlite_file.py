@@ -1,4 +1,4 @@
-"""One SQLite file of the embedded bus: what waits is committed as a group, by a thread of its own or by who waits.
+"""One SQLite file of the embedded bus: what waits is committed as a group, by the first who asks what became of it.
 
 Nothing here knows what a stream is for; :mod:`qingtu.bus.sqlite` does.
 """
@@ -65,21 +65,23 @@ class Work:
 
 
 class _Prompt(Ticket):
-    """A ticket whose file has no writer thread: asking for it commits what waits."""
+    """A ticket of a file that has no writer thread: asking for it commits what waits."""
 
-    def __init__(self, commit: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[[float], None]) -> None:
         super().__init__()
-        self._commit = commit
+        self._work = work
 
     def done(self) -> bool:
-        """Return whether it is decided."""
-        self._commit()
+        """Return whether it is decided. Waits for its own commit, never for what another thread writes."""
+        self._work(0.0)
         return super().done()
 
     def result(self, timeout_s: float | None = None) -> list[int]:
-        """Decide it and return the offsets; see the contract."""
-        self._commit()
-        return super().result(timeout_s)
+        """Decide it and return the offsets; see the contract. The timeout is for what others write."""
+        began = time.monotonic()
+        self._work(-1.0 if timeout_s is None else timeout_s)
+        rest_s = None if timeout_s is None else max(0.0, timeout_s - (time.monotonic() - began))
+        return super().result(rest_s)
 
 
 class Owner(Protocol):
@@ -106,15 +108,15 @@ class File:
         synchronous: FULL or NORMAL.
         bus: is told what was found and what is committed.
         floor: bytes of free space below which frames are refused.
-        threaded: a thread of its own commits as soon as something waits, for those who must not wait for the disk.
-            Else whoever asks for a ticket commits what waits: to wake another thread costs as much as a commit that
-            does not sync.
+
+    Whoever asks for a ticket commits what waits, with all that others let wait: to wake a thread for it costs as much
+    as a commit, or, with a core that was idle, several times as much.
 
     Raises:
         VersionError: written by a newer program; nothing was changed.
     """
 
-    def __init__(self, path: Path, synchronous: str, bus: Owner, floor: int, *, threaded: bool) -> None:
+    def __init__(self, path: Path, synchronous: str, bus: Owner, floor: int) -> None:
         self.path = path
         self._synchronous = synchronous
         self._bus = bus
@@ -123,7 +125,7 @@ class File:
         self._log = structlog.get_logger(f"bus-{path.stem}")
         self._readers: deque[sqlite3.Connection] = deque()
         self._queue: deque[Append | Work] = deque()
-        self._wake = threading.Condition()
+        self._queueing = threading.Lock()
         self._writing = threading.Lock()
         self._closing = False
         self._db = self._connect()
@@ -136,10 +138,6 @@ class File:
             self._db.executescript(_TABLES + f"PRAGMA user_version={SCHEMA_VERSION};")
         for row in bounds(self._db):
             bus.loaded(*row)
-        self._thread: threading.Thread | None = None
-        if threaded:
-            self._thread = threading.Thread(target=self._run, name=f"bus-{path.stem}", daemon=True)
-            self._thread.start()
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=30)
@@ -162,17 +160,15 @@ class File:
 
     def ticket(self) -> Ticket:
         """Return a ticket for a job that is put next."""
-        return _Prompt(self._work) if self._thread is None else Ticket()
+        return _Prompt(self._work)
 
     def put(self, job: Append | Work) -> None:
         """Let a job wait for the next commit."""
-        with self._wake:
+        with self._queueing:
             if self._closing:
                 job.ticket.refuse("the bus is closed")
                 return
             self._queue.append(job)
-            if self._thread is not None:
-                self._wake.notify()
 
     def run(self, do: Callable[[sqlite3.Connection], None]) -> None:
         """Do something in the transaction of the next commit and wait for it."""
@@ -182,39 +178,36 @@ class File:
 
     def close(self) -> None:
         """Write what waits, then close."""
-        with self._wake:
+        with self._queueing:
             self._closing = True
-            self._wake.notify()
-        if self._thread is not None:
-            self._thread.join()
-        self._work()
+        self._work(-1.0)
         for db in (*self._readers, self._db):
             db.close()
 
-    def _run(self) -> None:
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._queue or self._closing)
-                if not self._queue:
-                    return
-            self._work()
+    def _work(self, timeout_s: float) -> None:
+        """Commit what waits. Who comes while another does it waits for so long: its job may be among those."""
+        taken = self._writing.acquire(blocking=False) if timeout_s == 0 else self._writing.acquire(timeout=timeout_s)
+        if not taken:
+            return
+        try:
+            self._write()
+        finally:
+            self._writing.release()
 
-    def _work(self) -> None:
-        """Commit what waits. Who comes while another does it waits: its job may be among those."""
-        with self._writing:
-            with self._wake:
-                jobs = list(self._queue)
-                self._queue.clear()
-            if not jobs:
-                return
-            try:
-                self._commit(jobs)
-            except Exception as error:  # noqa: BLE001 - a writer that died would leave everybody waiting for ever
-                # All of the group or none: the frames of a later job must not overtake those of an earlier one.
-                self._log.warning("commit_failed", error=repr(error), next="nothing was written; callers try again")
-                self._rollback()
-                for job in jobs:
-                    job.ticket.refuse(f"{self.path.name}: {error}")
+    def _write(self) -> None:
+        with self._queueing:
+            jobs = list(self._queue)
+            self._queue.clear()
+        if not jobs:
+            return
+        try:
+            self._commit(jobs)
+        except Exception as error:  # noqa: BLE001 - who waits for the jobs of others is told, too
+            # All of the group or none: the frames of a later job must not overtake those of an earlier one.
+            self._log.warning("commit_failed", error=repr(error), next="nothing was written; callers try again")
+            self._rollback()
+            for job in jobs:
+                job.ticket.refuse(f"{self.path.name}: {error}")
 
     def _commit(self, jobs: Sequence[Append | Work]) -> None:
         if self._floor:
