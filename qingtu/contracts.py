@@ -50,7 +50,7 @@ class Ticket(Protocol):
     """The promise of an append. It is kept when the frames are durable."""
 
     def done(self) -> bool:
-        """Return whether the append has ended, well or not. Waits for nobody; a bus within the process may write now."""
+        """Return whether the append has ended, well or not. A bus within this process may write; none waits."""
         ...
 
     def result(self, timeout_s: float | None = None) -> list[int]:

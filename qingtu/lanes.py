@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from qingtu.contracts import Bus
     from qingtu.stage import StageLoop
 
-_MUCH: Final = 128
-"""Rows that came with the last step: so many, and it pays to wait for more."""
+_MUCH: Final = 150
+"""Rows of a frame: with so many, which are 1,500 messages a second at the usual flush, it pays to wait for more."""
 
 
 class Lanes:
@@ -46,7 +46,6 @@ class Lanes:
         self.stream = stream
         self._make = make
         self._gather_s = gather_s
-        self._much = False
         self.stages: dict[int, StageLoop] = {}
         self.turns = Turns()
         self._may_save = True
@@ -78,11 +77,7 @@ class Lanes:
 
     def step(self) -> bool:
         """Step every stage once; see :meth:`qingtu.turns.Turns.take`. None waits for the bus before all have begun."""
-        before = sum(stage.rows for stage in self.stages.values())
-        busy = self.turns.take(self._work())
-        if (rows := sum(stage.rows for stage in self.stages.values()) - before) > 0:
-            self._much = rows >= _MUCH
-        return busy
+        return self.turns.take(self._work())
 
     def wait(self, seconds: float) -> None:
         """Sleep until something came for a stage whose turn it is, for ``seconds`` at most."""
@@ -92,7 +87,7 @@ class Lanes:
         seen = [awake[p] if p in awake else self._bus.end(self.stream, p) for p in range(self._bus.partitions)]
         self._bus.wait(self.stream, seen, seconds)
         # A pass over few rows costs nearly as much as one over twice as many, most of it for memory that has gone cold.
-        if self._much and self._gather_s:
+        if self._gather_s and max((stage.rows for stage in self.stages.values()), default=0) >= _MUCH:
             time.sleep(self._gather_s)
 
     def _work(self) -> Iterator[tuple[str, Callable[[], bool]]]:

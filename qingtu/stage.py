@@ -74,7 +74,7 @@ class StageLoop:
         clock_us: newest clock of the input so far, µs UTC.
         saved_clock_us: the same as of the last save, or of the first frame; 0 before it.
         lost: frames that were gone before they were read, since this was made.
-        rows: of all frames that were applied, since this was made.
+        rows: of the largest section of any frame that came last.
     """
 
     def __init__(
@@ -133,6 +133,7 @@ class StageLoop:
         try:
             found = self._bus.read(self._operator.source, self._partition, self.next_offset, self._batch)
             self._tell(missing(self._bus, self._operator.source, self._partition, self.next_offset, found))
+            self.rows = 0 if found else self.rows
             for run in self._runs(found):
                 self._take(run)
         except Exception as error:  # noqa: BLE001 - raised below: what came before it must not wait for it
@@ -187,7 +188,7 @@ class StageLoop:
             place = (target, self._partition) if isinstance(target, str) else target
             self._unsent.setdefault(place, []).append(data)
         self.next_offset = offset + 1
-        self.rows += sum(batch.num_rows for batch in frame.sections.values())
+        self.rows = max(self.rows, *(batch.num_rows for batch in frame.sections.values()), 0)
         self.clock_us = max(self.clock_us, frame.clock_us)
 
     def _tell(self, lost: int) -> None:

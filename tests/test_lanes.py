@@ -256,7 +256,7 @@ def test_a_heartbeat_that_is_old_is_silence(tmp_path: Path) -> None:
     assert (young["state"], old["state"]) == ("ok", "silent")
 
 
-@pytest.mark.parametrize(("rows", "runs"), [(64, [[1, 2]]), (4, [])])
+@pytest.mark.parametrize(("rows", "runs"), [(100, [[1, 2]]), (50, [])])
 def test_under_load_what_came_waits_for_more(bus: Shared, rows: int, runs: list[list[int]]) -> None:
     """Behind a step with many rows the next flushes are awaited and taken together; behind one with few, none is."""
     bus.ours = frozenset((0,))
