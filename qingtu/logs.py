@@ -72,7 +72,7 @@ class _Out:
                 self._out.write(f"{iso(time.time_ns() // 1_000_000 * 1000)} WARN qingtu log_lines_lost lines={lost}\n")
             self._out.write(line + "\n")
             self._out.flush()
-        except OSError:  # the disk is full, or whoever read our standard error has ended
+        except (OSError, ValueError):  # the disk is full, whoever read our standard error has ended, or it is closed
             self._lost += 1
         else:
             self._lost -= lost

@@ -116,3 +116,11 @@ def test_a_log_that_cannot_be_written_ends_nobody(out: io.StringIO) -> None:
     log.warning("five")
     lines = [line.split(" ", 1)[1] for line in disk.getvalue().splitlines()]
     assert lines == ["WARN stage one", "WARN qingtu log_lines_lost lines=2", "WARN stage four", "WARN stage five"]
+
+
+def test_a_log_that_is_closed_ends_nobody(out: io.StringIO) -> None:
+    """A thread that logs to a standard error that somebody has closed goes on with its work."""
+    set_up_logs(stream=out)
+    log = structlog.get_logger("stage")
+    out.close()
+    log.warning("one")
