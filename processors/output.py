@@ -88,10 +88,13 @@ class Output:
                 stop = starts[frame + 1] if frame + 1 < len(starts) else len(block["row"])
                 out[frame].manifest.append(_cut_manifest(block, start, stop))
         for plan, columns in self.readings:
-            frame_of = np.searchsorted(np.array(offsets), columns["revision"] >> 16)
-            for frame, mine in enumerate(out):
-                which = (frame_of == frame).nonzero()[0]
+            of, left = columns["revision"] >> 16, len(columns["revision"])
+            for offset, mine in zip(offsets, out, strict=True):
+                which = (of == offset).nonzero()[0]
                 mine.readings.append((plan, {name: column.take(which) for name, column in columns.items()}))
+                left -= len(which)
+            if left:
+                raise LookupError(f"{left} readings are of none of the frames {offsets}")
         for event in self.events:
             out[place[event[5] >> 16]].events.append(event)
         for transition in self.transitions:

@@ -184,9 +184,11 @@ class Process:
 
     def joins(self, frame: Frame) -> int:
         """Return how many messages a frame is when nothing else is in it, and none of them driven again; else 0."""
-        rows = frame.sections["rows"]
+        rows = frame.get("rows")
+        if rows is None or self._pass is None:
+            return 0
         n = rows.num_rows
-        if self._pass is None or any(rows.column(name).null_count < n for name in ("redrive_of", "shift_us")):
+        if any(rows.column(name).null_count < n for name in ("redrive_of", "shift_us")):
             return 0
         return 0 if (np.asarray(rows.column("kind")) != _MESSAGE).any() else n
 

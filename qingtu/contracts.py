@@ -228,7 +228,7 @@ class Joining(Protocol):
         """Do what ``Operator.apply`` does for each frame in turn, and return what each gives.
 
         How frames are joined depends on when they were read, and after a crash they are joined in another way: the
-        rows that each gives must be the same in the same order, the state as well.
+        rows that each gives must be the same in the same order, and the state must mean the same.
 
         Args:
             frames: (offset, frame) in order, each of which ``joins``; they need not follow each other without a gap.

@@ -87,7 +87,8 @@ class Lanes:
         seen = [awake[p] if p in awake else self._bus.end(self.stream, p) for p in range(self._bus.partitions)]
         self._bus.wait(self.stream, seen, seconds)
         # A pass over few rows costs nearly as much as one over twice as many, most of it for memory that has gone cold.
-        if self._gather_s and max((stage.rows for stage in self.stages.values()), default=0) >= _MUCH:
+        much = self._gather_s and max((stage.rows for stage in self.stages.values()), default=0) >= _MUCH
+        if much and any(self._bus.end(self.stream, p) != end for p, end in enumerate(seen)):
             time.sleep(self._gather_s)
 
     def _work(self) -> Iterator[tuple[str, Callable[[], bool]]]:

@@ -74,7 +74,7 @@ class StageLoop:
         clock_us: newest clock of the input so far, µs UTC.
         saved_clock_us: the same as of the last save, or of the first frame; 0 before it.
         lost: frames that were gone before they were read, since this was made.
-        rows: of the largest section of any frame that came last.
+        rows: how many the largest frame had of those that were read last.
     """
 
     def __init__(
@@ -133,7 +133,8 @@ class StageLoop:
         try:
             found = self._bus.read(self._operator.source, self._partition, self.next_offset, self._batch)
             self._tell(missing(self._bus, self._operator.source, self._partition, self.next_offset, found))
-            self.rows = 0 if found else self.rows
+            if found:
+                self.rows = 0
             for run in self._runs(found):
                 self._take(run)
         except Exception as error:  # noqa: BLE001 - raised below: what came before it must not wait for it
@@ -174,6 +175,7 @@ class StageLoop:
             try:
                 made = self._joining.apply_joined(run)
             except Exception:  # noqa: BLE001 - what makes it fail is found, or waited for, when they are alone
+                self.failures += 1
                 self._log.warning("frames_failed", offset=run[0][0], next="each is tried alone", exc_info=True)
                 self._spoiled = True
             else:
@@ -188,7 +190,7 @@ class StageLoop:
             place = (target, self._partition) if isinstance(target, str) else target
             self._unsent.setdefault(place, []).append(data)
         self.next_offset = offset + 1
-        self.rows = max(self.rows, *(batch.num_rows for batch in frame.sections.values()), 0)
+        self.rows = max([self.rows, *(batch.num_rows for batch in frame.sections.values())])
         self.clock_us = max(self.clock_us, frame.clock_us)
 
     def _tell(self, lost: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -256,29 +255,32 @@ def test_a_heartbeat_that_is_old_is_silence(tmp_path: Path) -> None:
     assert (young["state"], old["state"]) == ("ok", "silent")
 
 
-@pytest.mark.parametrize(("rows", "runs"), [(100, [[1, 2]]), (50, [])])
-def test_under_load_what_came_waits_for_more(bus: Shared, rows: int, runs: list[list[int]]) -> None:
-    """Behind a step with many rows the next flushes are awaited and taken together; behind one with few, none is."""
+@pytest.mark.parametrize(("rows", "waits"), [(150, True), (149, False)])
+def test_under_load_what_came_waits_for_more(
+    bus: Shared, monkeypatch: pytest.MonkeyPatch, rows: int, waits: bool
+) -> None:
+    """Behind many rows what came waits, and is taken together with what comes meanwhile; behind few it does not."""
     bus.ours = frozenset((0,))
     operator = Together()
-    gather_s = 2.0 if runs else 60.0
-    made = Lanes(bus, "summing", RAW, lambda partition: StageLoop(bus, operator, partition), gather_s)
-    clock_us = 7
+    made = Lanes(bus, "summing", RAW, lambda partition: StageLoop(bus, operator, partition), 0.11)
+    slept: list[float] = []
 
     def flush() -> None:
-        frame = encode({"stream": RAW, "clock": clock_us, "origin": None}, {"rows": batch_of([one] * 2 * rows)})
+        frame = encode({"stream": RAW, "clock": 7, "origin": None}, {"rows": batch_of([message("a", b"1")] * rows)})
         bus.append(RAW, 0, [frame]).result()
 
-    one = message("a", b"1")
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        flush()
+
+    monkeypatch.setattr("qingtu.lanes.time.sleep", sleep)
     flush()
     made.take_up()
     made.step()
+    made.wait(0.01)
+    assert not slept  # nothing came that could wait
     flush()
-    later = threading.Timer(0.2, flush)
-    later.start()
     made.wait(60)
-    if not runs:
-        assert later.is_alive()  # it came back at once
     made.step()
-    later.join()
-    assert operator.runs == runs
+    assert slept == ([0.11] if waits else [])
+    assert operator.runs == ([[1, 2]] if waits else [])

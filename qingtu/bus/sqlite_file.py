@@ -67,21 +67,19 @@ class Work:
 class _Prompt(Ticket):
     """A ticket of a file that has no writer thread: asking for it commits what waits."""
 
-    def __init__(self, work: Callable[[float], None]) -> None:
+    def __init__(self, work: Callable[[float | None], None]) -> None:
         super().__init__()
         self._work = work
 
     def done(self) -> bool:
         """Return whether it is decided. Waits for its own commit, never for what another thread writes."""
-        self._work(0.0)
+        self._work(0)
         return super().done()
 
     def result(self, timeout_s: float | None = None) -> list[int]:
         """Decide it and return the offsets; see the contract. The timeout is for what others write."""
-        began = time.monotonic()
-        self._work(-1.0 if timeout_s is None else timeout_s)
-        rest_s = None if timeout_s is None else max(0.0, timeout_s - (time.monotonic() - began))
-        return super().result(rest_s)
+        self._work(timeout_s)
+        return super().result(0)  # decided by now, by this commit or by that of another, or out of time
 
 
 class Owner(Protocol):
@@ -180,14 +178,13 @@ class File:
         """Write what waits, then close."""
         with self._queueing:
             self._closing = True
-        self._work(-1.0)
+        self._work(None)
         for db in (*self._readers, self._db):
             db.close()
 
-    def _work(self, timeout_s: float) -> None:
+    def _work(self, timeout_s: float | None) -> None:
         """Commit what waits. Who comes while another does it waits for so long: its job may be among those."""
-        taken = self._writing.acquire(blocking=False) if timeout_s == 0 else self._writing.acquire(timeout=timeout_s)
-        if not taken:
+        if not self._writing.acquire(timeout=-1 if timeout_s is None else timeout_s):
             return
         try:
             self._write()

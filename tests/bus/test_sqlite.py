@@ -90,6 +90,8 @@ def test_waiting_appends_are_committed_as_a_group(bus: SqliteBus) -> None:
     bus._raw._db.set_trace_callback(statements.append)
     tickets = [bus.append(RAW, 0, frames(str(n))) for n in range(50)]
     assert not any(ticket.done() for ticket in tickets)
+    with pytest.raises(TimeoutError):
+        tickets[0].result(0.01)
     gate.set()
     assert [ticket.result(60) for ticket in tickets] == [[n] for n in range(50)]
     holder.join()
@@ -97,16 +99,18 @@ def test_waiting_appends_are_committed_as_a_group(bus: SqliteBus) -> None:
     assert statements.count("COMMIT") == 2  # the held one's, and one for all fifty
 
 
-def test_what_waits_for_the_derived_file_is_committed_by_who_asks(bus: SqliteBus) -> None:
-    """It has no writer thread: all that waits is one commit, made by the first who asks for a ticket."""
+@pytest.mark.parametrize("streams", [(RAW, RAW), (PROCESSED, ALERTS)])
+def test_what_waits_for_a_file_is_committed_by_who_asks(bus: SqliteBus, streams: tuple[str, str]) -> None:
+    """There is no writer thread: all that waits is one commit, made by the first who asks for a ticket."""
     statements: list[str] = []
-    bus._derived._db.set_trace_callback(statements.append)
+    bus._file(streams[0])._db.set_trace_callback(statements.append)
     threads = threading.active_count()
-    tickets = [bus.append(stream, 0, frames("a", "b")) for stream in (PROCESSED, ALERTS)]
-    assert bus.read(PROCESSED, 0, 0) == []
+    tickets = [bus.append(stream, 0, frames("a", "b")) for stream in streams]
+    assert bus.read(streams[0], 0, 0) == []
     assert tickets[1].done()
-    assert [ticket.result(0) for ticket in tickets] == [[0, 1], [0, 1]]
-    assert data(bus, PROCESSED) == data(bus, ALERTS) == frames("a", "b")
+    offsets = [0, 1, 2, 3] if streams[0] == streams[1] else [0, 1, 0, 1]
+    assert [offset for ticket in tickets for offset in ticket.result(0)] == offsets
+    assert data(bus, streams[0])[:2] == data(bus, streams[1])[-2:] == frames("a", "b")
     assert statements.count("COMMIT") == 1
     assert threading.active_count() == threads
 

@@ -6,25 +6,17 @@ import errno
 import io
 import logging
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 
 from qingtu.logs import printable, set_up_logs
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 @pytest.fixture
-def out() -> Iterator[io.StringIO]:
-    """Where the lines go; global logging is put back afterwards."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield io.StringIO()
-    structlog.reset_defaults()
-    root.handlers[:], root.level = before
+def out() -> io.StringIO:
+    """Where the lines go."""
+    return io.StringIO()
 
 
 def test_one_line_an_event(out: io.StringIO) -> None:

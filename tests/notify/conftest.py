@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-import structlog
 
 from tests.notify.receiver import mail_server, receiver
 
@@ -34,10 +33,3 @@ def box() -> Iterator[Mailbox]:
     """A mail server."""
     with mail_server() as found:
         yield found
-
-
-@pytest.fixture(autouse=True)
-def _logs() -> Iterator[None]:
-    """Commands send the logs to a standard error that is gone after the test."""
-    yield
-    structlog.reset_defaults()
