@@ -19,7 +19,7 @@ def devices(plan: Plan, messages: Messages) -> NDArray[np.int64]:
     """Return the device number of each message, shape (n,); UNKNOWN where the catalogue has no such device."""
     networks, network_names = messages.network
     senders, sender_names = messages.device
-    if len(network_names) == 1:  # usual, and a dictionary's names are distinct
+    if len(network_names) == 1:  # usual, and nearly all of the names are distinct
         number = plan.device_of.get(network_names[0], {}).get
         table = np.array([number(name, UNKNOWN) for name in sender_names], np.int64)
         return np.asarray(table[senders])

@@ -24,7 +24,7 @@ class Messages:
         row: int64 (n,), row of the raw frame; of several, counted through.
         at: int64 (n,), where each stands, see :func:`qingtu.records.position`.
         received_us: int64 (n,).
-        gateway, network, device, route, refused: (int32 (n,), names).
+        gateway, network, device, route, refused: (int32 (n,), names); those of devices may hold a name several times.
         payload: n byte strings.
         digest: n byte strings or None, in place of a payload that is not whole.
         flags: uint8 (n,).
@@ -108,7 +108,7 @@ class Messages:
             received_us=behind("received_us"),
             gateway=named("gateway"),
             network=named("network"),
-            device=named("device"),
+            device=_behind([part.device for part in parts]),
             route=named("route"),
             refused=named("refused"),
             payload=[payload for part in parts for payload in part.payload],
@@ -131,6 +131,16 @@ class Messages:
         networks, network_names = self.network
         devices, device_names = self.device
         return network_names[networks[i]], device_names[devices[i]]
+
+
+def _behind(columns: Sequence[tuple[NDArray[np.int32], list[str]]]) -> tuple[NDArray[np.int32], list[str]]:
+    """Put name columns behind each other, and their names too: most are in one of them only."""
+    names: list[str] = []
+    codes = []
+    for own, values in columns:
+        codes.append(own + np.int32(len(names)))
+        names += values
+    return np.concatenate(codes), names
 
 
 def _joined(columns: Sequence[tuple[NDArray[np.int32], list[str]]]) -> tuple[NDArray[np.int32], list[str]]:

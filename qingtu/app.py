@@ -29,7 +29,7 @@ from qingtu.followers import Followers
 from qingtu.health import problems
 from qingtu.heap import keep_little
 from qingtu.housekeeping import Housekeeping
-from qingtu.lanes import Lanes
+from qingtu.lanes import Gather, Lanes
 from qingtu.ledger import Ledger, audit
 from qingtu.metrics import Metrics
 from qingtu.orders import Orders
@@ -174,8 +174,8 @@ class Service:
 
     def _build(self) -> None:
         s, bus, has = self.settings, self.bus, self.options.stages
-        gather_s = s.process.gather_ms / 1000 if s.bus.kind == "sqlite" else 0.0
-        self.process = Lanes(bus, "process", RAW, self._process, gather_s)
+        gather = Gather(s.mqtt.flush_ms / 1000, s.process.gather_ms / 1000) if s.bus.kind == "sqlite" else None
+        self.process = Lanes(bus, "process", RAW, self._process, gather)
         self.derive = Lanes(bus, "derive", PROCESSED, self._derive)
         self._hurry = threading.Event()
         self.storing = self._stores() if "store" in has else None
@@ -396,8 +396,8 @@ class Service:
         return False
 
     def _await_ticks(self, seconds: float) -> None:
-        """Sleep: derive has work at ticks only, and looks at what came in between then."""
-        pause(self._hurry, min(seconds, self.settings.figures.tick_s / 4))
+        """Sleep: derive has work at ticks only, and looks a few times in between at what came."""
+        pause(self._hurry, min(2 * seconds, self.settings.figures.tick_s / 4))
 
     def _step_tick(self) -> bool:
         if not self._ticking.is_set():

@@ -217,7 +217,9 @@ class Joining(Protocol):
     """An operator for which several small frames are cheaper at once than one by one."""
 
     def joins(self, frame: Frame) -> int:
-        """Return how many rows a frame has, if it may be applied together with its neighbours just now; else 0.
+        """Return how many rows a frame counts for, if it may be applied together with its neighbours just now; else 0.
+
+        About a thousand rows are applied together at most.
 
         Args:
             frame: the next one, or one behind others that may; none of these is applied yet.

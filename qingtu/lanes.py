@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
+from qingtu.stage import JOINED
 from qingtu.turns import Turns
 
 if TYPE_CHECKING:
@@ -18,6 +19,25 @@ if TYPE_CHECKING:
 
 _MUCH: Final = 150
 """Rows of a frame: with so many, which are 1,500 messages a second at the usual flush, it pays to wait for more."""
+
+
+class Gather(NamedTuple):
+    """How long what came waits, under load, for more to be applied together with it.
+
+    Attributes:
+        flush_s: between two frames of a gateway.
+        longest_s: a frame waits so long at most; 0: nothing waits.
+    """
+
+    flush_s: float
+    longest_s: float
+
+    def wait_s(self, rows: int) -> float:
+        """Return how long to wait, by the rows of the largest frame that came last: for as many as are joined."""
+        if rows < _MUCH:
+            return 0.0
+        # One more flush is there for sure only a moment after its time.
+        return min(self.longest_s, (JOINED // rows - 1) * 1.1 * self.flush_s)
 
 
 class Lanes:
@@ -31,7 +51,7 @@ class Lanes:
         group: of the stages.
         stream: their input.
         make: makes the stage of a partition from what is saved; may raise RetryLater.
-        gather_s: under load, what came waits so long for more to be applied together with it; 0: nothing waits.
+        gather: how long what came waits for more; None: nothing waits.
 
     Attributes:
         stages: by partition.
@@ -39,13 +59,13 @@ class Lanes:
     """
 
     def __init__(
-        self, bus: Bus, group: str, stream: str, make: Callable[[int], StageLoop], gather_s: float = 0.0
+        self, bus: Bus, group: str, stream: str, make: Callable[[int], StageLoop], gather: Gather | None = None
     ) -> None:
         self._bus = bus
         self._group = group
         self.stream = stream
         self._make = make
-        self._gather_s = gather_s
+        self._gather = gather
         self.stages: dict[int, StageLoop] = {}
         self.turns = Turns()
         self._may_save = True
@@ -87,9 +107,10 @@ class Lanes:
         seen = [awake[p] if p in awake else self._bus.end(self.stream, p) for p in range(self._bus.partitions)]
         self._bus.wait(self.stream, seen, seconds)
         # A pass over few rows costs nearly as much as one over twice as many, most of it for memory that has gone cold.
-        much = self._gather_s and max((stage.rows for stage in self.stages.values()), default=0) >= _MUCH
-        if much and any(self._bus.end(self.stream, p) != end for p, end in enumerate(seen)):
-            time.sleep(self._gather_s)
+        rows = max((stage.rows for stage in self.stages.values()), default=0)
+        pause_s = self._gather.wait_s(rows) if self._gather is not None else 0.0
+        if pause_s > 0 and any(self._bus.end(self.stream, p) != end for p, end in enumerate(seen)):
+            time.sleep(pause_s)
 
     def _work(self) -> Iterator[tuple[str, Callable[[], bool]]]:
         yield "partitions", self._taken_up

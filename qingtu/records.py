@@ -51,6 +51,7 @@ _READ: Final = pa.ipc.IpcReadOptions(use_threads=False)
 _AS_IS: Final = pa.ipc.IpcWriteOptions()
 _SMALL: Final = 16 * 1024
 _FEW, _MANY = 64, 4096
+_LISTED: Final = 4
 
 RAW, PROCESSED, FIGURES, ALERTS, REJECTED = "raw", "processed", "figures", "alerts", "rejected"
 STREAMS: Final = (RAW, PROCESSED, FIGURES, ALERTS, REJECTED)
@@ -413,9 +414,14 @@ def names(codes: NDArray[np.integer[Any]], values: Sequence[str]) -> pa.Dictiona
         codes: shape (n,), index into ``values`` of each row.
         values: the distinct names.
     """
-    return pa.DictionaryArray.from_arrays(
-        pa.array(codes.astype(np.int32, copy=False)), pa.array(values, pa.string()), safe=False
-    )
+    texts = _texts(tuple(values)) if len(values) <= _LISTED else pa.array(values, pa.string())
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32, copy=False)), texts, safe=False)
+
+
+@lru_cache(maxsize=256)
+def _texts(values: tuple[str, ...]) -> pa.StringArray:
+    """Build an array of a few names, which are nearly always the same few: rules, states, networks."""
+    return pa.array(values, pa.string())
 
 
 def same_name(value: str, n: int) -> pa.DictionaryArray:

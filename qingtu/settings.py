@@ -102,8 +102,8 @@ class ProcessSettings(Section):
     dedup_max: int = Field(20_000_000, ge=1000, description="messages remembered at most; 16 bytes each")
     state_every_s: int = Field(20, ge=1, description="state is saved so often; a crash repeats what came since")
     gather_ms: int = Field(
-        110, ge=0, le=1000,
-        description="with the embedded bus, under load: what came waits so long for the next flush; 0: it does not",
+        310, ge=0, le=1000,
+        description="with the embedded bus, under load: what came waits so long at most for more; 0: it does not",
     )  # fmt: skip
 
 

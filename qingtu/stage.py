@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _TRIES: Final = 3
 _SAVE_FRAMES: Final = 2000
-_JOINED: Final = 1024
+JOINED: Final = 1024
 """Rows that are applied together at most: with more, nothing is gained by it."""
 _NOTHING: Final = StateDelta(0, {})
 
@@ -158,7 +158,7 @@ class StageLoop:
                 yield run  # what came before it must not wait for it
                 raise
             rows = self._joining.joins(frame) if self._joining and len(found) > 1 else 0
-            if run and (not rows or size + rows > _JOINED):
+            if run and (not rows or size + rows > JOINED):
                 yield run
                 run, size = [], 0
             run.append((record.offset, frame))

@@ -304,6 +304,45 @@ def test_figures_do_not_depend_on_the_cut_into_frames(
     pipeline.close()
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(shown=st.lists(st.integers(0, 9), min_size=1, max_size=16), joined=st.lists(st.integers(1, 5), max_size=16))
+def test_frames_together_touch_what_each_of_them_touches(
+    pipeline: Pipeline, shown: list[int], joined: list[int]
+) -> None:
+    """In whatever runs frames are taken, and whichever of them were emitted again by a pass that was killed."""
+    if not pipeline.bus.end(PROCESSED, 0):
+        for i in range(8):
+            at = 1000 * i
+            pipeline.feed(reading("b", at, pm25=i), reading("a", at, pm25=i), reading("b", at - 4000, pm25=1))
+        pipeline.feed(reading("nobody", 9000, pm25=1))  # no readings
+        while pipeline.step("process"):
+            pass
+    held = [(record.offset, decode(record.data)) for record in pipeline.bus.read(PROCESSED, 0, 0)]
+    assert len(held) == 10
+    frames = [held[i] for i in shown]
+    one, many = (Derive(pipeline.store, pipeline._archive.__getitem__, 60) for _ in range(2))
+    assert all(many.joins(frame) for _, frame in frames)
+    alone = [one.apply(frame, offset) for offset, frame in frames]
+    made, sizes = [], iter(joined)
+    while frames:
+        size = next(sizes, 16)
+        made += many.apply_joined(frames[:size])
+        frames = frames[size:]
+    assert made == alone
+    assert many.snapshot() == one.snapshot()
+
+
+def test_a_tick_is_taken_alone(pipeline: Pipeline) -> None:
+    """What stands before it is touched before it is looked at, and what stands behind it afterwards."""
+    pipeline.feed(tick(5))
+    pipeline.feed(reading("b", 6, pm25=1))
+    while pipeline.step("process"):
+        pass
+    derive = Derive(pipeline.store, pipeline._archive.__getitem__, 60)
+    frames = [decode(record.data) for record in pipeline.bus.read(PROCESSED, 0, 0)]
+    assert [derive.joins(frame) for frame in frames] == [1, 0, 1]
+
+
 def overridden(at_s: float, time_s: float, flag: int, value: float, tests: int = 0) -> dict[str, Any]:
     """The command of an operator about a reading of B."""
     args = {

@@ -12,7 +12,7 @@ from qingtu.bus.sqlite import SqliteBus
 from qingtu.clock import SECOND, ManualClock
 from qingtu.errors import QingtuError, RetryLater, VersionError
 from qingtu.heartbeat import STALE_S, heard
-from qingtu.lanes import Lanes
+from qingtu.lanes import Gather, Lanes
 from qingtu.records import RAW, decode, encode
 from qingtu.stage import StageLoop, missing
 from qingtu.turns import Turns
@@ -255,14 +255,16 @@ def test_a_heartbeat_that_is_old_is_silence(tmp_path: Path) -> None:
     assert (young["state"], old["state"]) == ("ok", "silent")
 
 
-@pytest.mark.parametrize(("rows", "waits"), [(150, True), (149, False)])
+@pytest.mark.parametrize(
+    ("rows", "wait_s"), [(149, 0), (150, 0.31), (256, 0.31), (300, 0.22), (512, 0.11), (513, 0), (5000, 0)]
+)
 def test_under_load_what_came_waits_for_more(
-    bus: Shared, monkeypatch: pytest.MonkeyPatch, rows: int, waits: bool
+    bus: Shared, monkeypatch: pytest.MonkeyPatch, rows: int, wait_s: float
 ) -> None:
-    """Behind many rows what came waits, and is taken together with what comes meanwhile; behind few it does not."""
+    """Behind many rows what came waits for as many flushes as are joined, not longer than is set; else it does not."""
     bus.ours = frozenset((0,))
     operator = Together()
-    made = Lanes(bus, "summing", RAW, lambda partition: StageLoop(bus, operator, partition), 0.11)
+    made = Lanes(bus, "summing", RAW, lambda partition: StageLoop(bus, operator, partition), Gather(0.1, 0.31))
     slept: list[float] = []
 
     def flush() -> None:
@@ -282,5 +284,5 @@ def test_under_load_what_came_waits_for_more(
     flush()
     made.wait(60)
     made.step()
-    assert slept == ([0.11] if waits else [])
-    assert operator.runs == ([[1, 2]] if waits else [])
+    assert slept == ([pytest.approx(wait_s)] if wait_s else [])
+    assert operator.runs == ([[1, 2]] if wait_s else [])

@@ -176,6 +176,26 @@ class Derive:
             out[RAW, 0] = tell_areas(Told(self._partition, ticks[-1][1], offset, periods), clock_us, catalogue)
         return out
 
+    def joins(self, frame: Frame) -> int:
+        """Return 1 for a frame that only touches windows, however many rows it has: all are touched at once."""
+        return 0 if frame.header["ticks"] or AREAS in frame.header else 1
+
+    def apply_joined(self, frames: Sequence[tuple[int, Frame]]) -> list[Outputs]:
+        """Touch windows; see the contract."""
+        new: list[pa.RecordBatch] = []
+        newest = self._origin
+        for _, frame in frames:
+            origin = frame.origin
+            assert origin is not None
+            if origin[1] > newest:
+                newest = origin[1]
+                if (batch := frame.get("readings")) is not None:
+                    new.append(batch)
+        if new:
+            self._touch(*new)
+        self._origin = newest
+        return [{} for _ in frames]
+
     def _told(self, rows: Sequence[Row], clock_us: int, version: str) -> Outputs:
         """Return the raw frame that tells the pass what its rules watch; it may be told again after a kill."""
         if not self._tell:
@@ -212,9 +232,10 @@ class Derive:
             self._touch(batch.filter(pa.array(revision > done)) if ticks else batch)
         return rows
 
-    def _touch(self, batch: pa.RecordBatch) -> None:
-        series = self._names.numbers(batch)
-        self._touched.readings(series, times_of(batch.column("time")), len(self._names))
+    def _touch(self, *batches: pa.RecordBatch) -> None:
+        series = self._names.numbers(*batches)
+        times = np.concatenate([times_of(batch.column("time")) for batch in batches])
+        self._touched.readings(series, times, len(self._names))
 
     def _evaluate_due(self, clock_us: int, at: int, version: str) -> list[Row]:
         """Evaluate what a tick at position ``at`` makes due, from the lowest level up.
