@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from processors.aggregates import KINDS
+from processors.aggregates.areas import AREAS
 from processors.aggregates.derive import Derive
 from qingtu.clock import SECOND
 from qingtu.errors import RetryLater
 from qingtu.properties import load_properties
-from qingtu.records import FIGURES, PROCESSED, decode
+from qingtu.records import FIGURES, PROCESSED, Frame, decode
 from qingtu.stage import StageLoop
 from tests.process.support import T0, catalogue, command, configure, message, reading, station, tick
 from tests.store.pipeline import Pipeline
@@ -332,8 +333,8 @@ def test_frames_together_touch_what_each_of_them_touches(
     assert many.snapshot() == one.snapshot()
 
 
-def test_a_tick_is_taken_alone(pipeline: Pipeline) -> None:
-    """What stands before it is touched before it is looked at, and what stands behind it afterwards."""
+def test_what_does_more_than_touch_is_taken_alone(pipeline: Pipeline) -> None:
+    """What stands before a tick is touched before it is looked at; what another partition says has its place, too."""
     pipeline.feed(tick(5))
     pipeline.feed(reading("b", 6, pm25=1))
     while pipeline.step("process"):
@@ -341,6 +342,7 @@ def test_a_tick_is_taken_alone(pipeline: Pipeline) -> None:
     derive = Derive(pipeline.store, pipeline._archive.__getitem__, 60)
     frames = [decode(record.data) for record in pipeline.bus.read(PROCESSED, 0, 0)]
     assert [derive.joins(frame) for frame in frames] == [1, 0, 1]
+    assert not derive.joins(Frame({**frames[2].header, AREAS: [[0, {}]]}, frames[2].sections))
 
 
 def overridden(at_s: float, time_s: float, flag: int, value: float, tests: int = 0) -> dict[str, Any]:
