@@ -36,8 +36,9 @@ class Gather(NamedTuple):
         """Return how long to wait, by the rows of the largest frame that came last: for as many as are joined."""
         if rows < _MUCH:
             return 0.0
-        # One more flush is there for sure only a moment after its time.
-        return min(self.longest_s, (JOINED // rows - 1) * 1.1 * self.flush_s)
+        more = min(JOINED // rows - 1, int(self.longest_s / self.flush_s))
+        # They are there for sure only a moment after their time.
+        return min(self.longest_s, more * 1.1 * self.flush_s)
 
 
 class Lanes:

@@ -255,6 +255,12 @@ def test_a_heartbeat_that_is_old_is_silence(tmp_path: Path) -> None:
     assert (young["state"], old["state"]) == ("ok", "silent")
 
 
+@pytest.mark.parametrize(("flush_s", "wait_s"), [(0.05, 0.22), (0.2, 0.22), (0.31, 0.31), (0.32, 0), (1, 0)])
+def test_nothing_waits_for_flushes_that_come_later_than_it_may(flush_s: float, wait_s: float) -> None:
+    """Four more are joined at most, of 200 rows each; those that come too late are not waited for at all."""
+    assert Gather(flush_s, 0.31).wait_s(200) == pytest.approx(wait_s)
+
+
 @pytest.mark.parametrize(
     ("rows", "wait_s"), [(149, 0), (150, 0.31), (256, 0.31), (300, 0.22), (512, 0.11), (513, 0), (5000, 0)]
 )
