@@ -11,6 +11,7 @@ FIND_PYTHON = for p in $(PYTHON); do \
 	"$$p" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && break; p=; done; \
 	if [ -z "$$p" ]; then echo '需要 Python 3.11 或更新版本及其 venv 模块 / Python 3.11 or newer with its venv module is needed: install it (Debian: apt install python3 python3-venv)' >&2; exit 1; fi
 ENVIRONMENT = @$(FIND_PYTHON); "$$p" deploy/environment.py
+FETCH = $(VENV)/python -m deploy.native fetch --no-build || echo '缺少的将跳过 / tests of what is missing skip' >&2
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -25,16 +26,18 @@ demo: environment ## the whole system with a simulated city; FOR=60s: headless, 
 test: dev-environment ## the whole default test suite / 测试
 	@exec $(VENV)/python -m pytest -m "not services" -n $(WORKERS) --dist loadfile $(ARGS)
 
-cover: dev-environment ## the suite with branch coverage, at least 90 % / 覆盖率
+cover: dev-environment ## both suites with branch coverage, at least 90 % / 覆盖率
 	@rm -f .coverage .coverage.*
 	@$(VENV)/python -m pytest -m "not services" --cov --cov-report= -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(FETCH)
+	@$(VENV)/python -m pytest -m services --cov --cov-append --cov-report= -n $(WORKERS) --dist loadfile -r sfE $(ARGS)
 	@exec $(VENV)/python -m coverage report --skip-covered --fail-under 90
 
 services: environment ## real Kafka, InfluxDB and mosquitto without Docker, until Ctrl-C / 启动真实服务器
 	@exec $(VENV)/python -m deploy.native up $(ARGS)
 
 services-test: dev-environment ## the tests on real servers; what cannot be had is skipped / 真实服务器测试
-	@$(VENV)/python -m deploy.native fetch --no-build || echo '缺少的将跳过 / tests of what is missing skip' >&2
+	@$(FETCH)
 	@exec $(VENV)/python -m pytest -m services -n $(WORKERS) --dist loadfile -r sfE $(ARGS)
 
 check: dev-environment ## ruff (all rules), format, mypy strict / 静态检查

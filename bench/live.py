@@ -56,8 +56,9 @@ def latency(rate: int = 500, seconds: int = 12, stations: int = 2000) -> dict[st
             if not listener.ready.wait(20):
                 raise SystemExit("/api/stream sent nothing within 20 s")
             measured.begin(rate * seconds)
-            # One station: its seq is the message number, so claimed time and sending time are the same.
-            child = publish(port, 1, rate * seconds, rate, None, 1000 // rate)
+            # As many stations as send in a millisecond, the step of claimed times: so these are the sending times.
+            senders = -(-rate // 1000)
+            child = publish(port, senders, rate * seconds, rate, None, 1000 * senders // rate)
             child.communicate()
             measured.end_of_round()
             measured.stop()

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from processors.plan import Plan
     from qingtu.contracts import Outputs, Transition
 
-_STATION: Final = records.READINGS.field("station")
+_STATION: Final = records.READINGS.get_field_index("station"), records.READINGS.field("station")
+"""Place and field."""
 
 
 class Built(NamedTuple):
@@ -141,7 +142,7 @@ def _cut_readings(
     batch = _reading_block(plan, ordered, records.same_name("", len(order)))  # each frame names its own stations
     edges = [0, *np.cumsum(np.bincount(frame, minlength=len(offsets))).tolist()]
     return [
-        batch.slice(start, stop - start).set_column(0, _STATION, _stations(plan, station[start:stop]))
+        batch.slice(start, stop - start).set_column(*_STATION, _stations(plan, station[start:stop]))
         if start < stop
         else None
         for start, stop in pairwise(edges)

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 _LOG = structlog.get_logger("qingtu")
 STAGES: Final = ("gateway", "process", "store", "derive", "web")
 """Parts that a process can have."""
+_DERIVE_S: Final = 1.0
+"""derive looks so often at what came: a look at many frames costs little more than one at few."""
 _WORKER_S: Final = 10.0
 _FINISH_S: Final = 30.0
 _AUDIT_S: Final = 30.0
@@ -186,7 +188,7 @@ class Service:
                 _LOG.info("not_taken_up_yet", stage=lanes.stream, reason=str(later), next="tried again at each step")
         workers = {
             "process": Worker("process", self.process.step, self.process.wait),
-            "derive": Worker("derive", self.derive.step, self._await_ticks),
+            "derive": Worker("derive", self.derive.step, self._await_ticks, _DERIVE_S),
         }
         if self.storing is not None:
             workers["store"] = Worker("store", self.storing.step, self.storing.wait)
@@ -397,7 +399,7 @@ class Service:
 
     def _await_ticks(self, seconds: float) -> None:
         """Sleep: derive has work at ticks only, and looks a few times in between at what came."""
-        pause(self._hurry, min(2 * seconds, self.settings.figures.tick_s / 4))
+        pause(self._hurry, min(seconds, self.settings.figures.tick_s / 4))
 
     def _step_tick(self) -> bool:
         if not self._ticking.is_set():

@@ -52,6 +52,7 @@ _AS_IS: Final = pa.ipc.IpcWriteOptions()
 _SMALL: Final = 16 * 1024
 _FEW, _MANY = 64, 4096
 _LISTED: Final = 4
+"""So few names are nearly always the same ones, and are built once."""
 
 RAW, PROCESSED, FIGURES, ALERTS, REJECTED = "raw", "processed", "figures", "alerts", "rejected"
 STREAMS: Final = (RAW, PROCESSED, FIGURES, ALERTS, REJECTED)
@@ -420,7 +421,7 @@ def names(codes: NDArray[np.integer[Any]], values: Sequence[str]) -> pa.Dictiona
 
 @lru_cache(maxsize=256)
 def _texts(values: tuple[str, ...]) -> pa.StringArray:
-    """Build an array of a few names, which are nearly always the same few: rules, states, networks."""
+    """Build an array of a few names: of rules, states, networks."""
     return pa.array(values, pa.string())
 
 

@@ -30,15 +30,19 @@ class Worker:
         name: of the thread.
         step: does a bounded piece of work; True when there was some.
         wait: returns when there may be work, or after the given seconds.
+        idle_s: that it is given.
 
     Attributes:
         problem: what is wrong now, "" when nothing is.
     """
 
-    def __init__(self, name: str, step: Callable[[], bool], wait: Callable[[float], None]) -> None:
+    def __init__(
+        self, name: str, step: Callable[[], bool], wait: Callable[[float], None], idle_s: float = _IDLE_S
+    ) -> None:
         self.name = name
         self._step = step
         self._wait = wait
+        self._idle_s = idle_s
         self._stop = threading.Event()
         self.problem = ""
         self._gate = threading.Lock()
@@ -88,7 +92,7 @@ class Worker:
                     self.idle.clear()
                 else:
                     self.idle.set()
-                    self._wait(_IDLE_S)
+                    self._wait(self._idle_s)
             except RetryLater as later:
                 # Waiting for another stage is the usual way of derive, not a problem.
                 waiting = later.retry_after_s <= 0.1

@@ -67,3 +67,22 @@ def test_a_step_that_does_not_end_is_told() -> None:
     with worker.between(20):
         pass
     worker.stop()
+
+
+def test_who_has_nothing_to_do_waits_for_as_long_as_is_said() -> None:
+    """And only then: a step that did something is followed by the next one."""
+    waited: list[float] = []
+    came = threading.Event()
+    did = iter([True, True])
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        came.set()
+        threading.Event().wait(0.02)
+
+    worker = Worker("idle", lambda: next(did, False), wait, idle_s=7)
+    worker.start()
+    assert came.wait(20)
+    worker.stop()
+    assert set(waited) == {7}
+    assert next(did, None) is None

@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from processors.alerts.batch import alert_id
+from processors.messages import Messages
+from processors.output import Output
 from processors.process import Process
 from qingtu.clock import SECOND
 from qingtu.partitions import partition_of
@@ -233,6 +235,24 @@ def test_joined_frames_give_what_each_gives_alone(
     together, remembered, _ = made_of(rows, cuts, stops, *where)
     assert together == alone
     assert remembered == memory
+
+
+def test_nothing_of_a_joined_pass_is_left_out_without_a_word() -> None:
+    """What belongs to none of the frames makes the pass fail, so that each frame is tried alone."""
+    process = Process({USUAL.version: USUAL}.__getitem__)
+    process.restore(None)
+    process.apply(decode(frame_of([configure(0, USUAL.version)])), 0)
+    rows = decode(frame_of([reading("a", 1, pm25=80)])).sections["rows"]
+    output = Output()
+    assert process._pass is not None
+    process._pass.run(Messages.of(rows, 0, 1, 7), None, 0, output)
+    assert (len(output.readings), bool(output.transitions)) == (1, True)
+    assert len(output.cut([0], [7])) == 1
+    with pytest.raises(LookupError, match=r"1 readings are of none of the frames \[8\]"):
+        output.cut([0], [8])
+    output.readings.clear()
+    with pytest.raises(LookupError, match=r"transitions some are of none of the frames \[8\]"):
+        output.cut([0], [8])
 
 
 def test_a_stranger_whose_device_goes_in_the_same_frame_stays_in_quarantine() -> None:
