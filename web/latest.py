@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -11,6 +11,8 @@ from qingtu.records import Cause, times_of
 from qingtu.store.names import SeriesNames
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pyarrow as pa
     from numpy.typing import NDArray
 
@@ -44,6 +46,25 @@ class Rows:
     flag: NDArray[np.uint8]
     tests: NDArray[np.uint32]
     moved: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    @classmethod
+    def joined(cls, blocks: Sequence[Rows]) -> Rows:
+        """Put blocks behind each other."""
+        return cls(*(np.concatenate([getattr(block, column.name) for block in blocks]) for column in fields(cls)))
+
+    def take(self, which: NDArray[np.int64] | slice) -> Rows:
+        """Return some of the rows."""
+        return Rows(*(getattr(self, column.name)[which] for column in fields(self)))
+
+    def thinned(self) -> Rows:
+        """Return of each series the last row that became its latest, in the order of rows."""
+        moved = np.flatnonzero(self.moved)
+        last = np.zeros(int(self.series.max(initial=-1)) + 1, np.int64)
+        last[self.series[moved]] = moved + 1  # of several the last assignment stays
+        return self.take(np.sort(last[last > 0]) - 1)
 
 
 class Latest:

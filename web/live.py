@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from web.quiet import Told
 
 COLUMNS: Final = ("station", "property", "channel", "time_ms", "value", "flag", "tests")
-EVENT_ROWS: Final = 5000
-"""Rows of one event at most; of more, the newest are told, and the page's chart asks the store anyway."""
+EVENT_ROWS: Final = 10_000
+"""Rows of one event at most, more than a pass gives under load. Of more, only the latest of each series is told, and
+what does not fit with the next events: nothing on the map stays old, and the page's chart asks the store anyway."""
 _BATCH: Final = 16
 _EVERY_S: Final = 0.05
 """Events of readings are at least so far apart; the first after a pause goes out at once."""
@@ -236,38 +237,36 @@ class LiveView:
         self._sent_s = time.monotonic()
         if not len(self.fanout):
             return
-        kept, count = list[Rows](), 0
-        for rows in reversed(waiting):
-            kept.append(rows)
-            count += len(rows.series)
-            if count >= EVENT_ROWS:
-                break
-        data = rows_json(self._latest.names.keys, kept[::-1], self.now_ms())
-        self.fanout.send(event("readings", data))
+        rows = Rows.joined(waiting)
+        if len(rows) > EVENT_ROWS:
+            rows = rows.thinned()
+            self._waiting = [rows.take(slice(EVENT_ROWS, None))] if len(rows) > EVENT_ROWS else []
+            rows = rows.take(slice(0, EVENT_ROWS))
+        self.fanout.send(event("readings", rows_json(self._latest.names.keys, rows, self.now_ms())))
 
 
-def rows_json(keys: list[tuple[str, str, str]], blocks: list[Rows], now_ms: int) -> bytes:
-    """Write readings as the stream gives them, the newest :data:`EVENT_ROWS`.
+def rows_json(keys: list[tuple[str, str, str]], rows: Rows, now_ms: int) -> bytes:
+    """Write readings as the stream gives them.
 
     Args:
         keys: names by series number.
-        blocks: rows, oldest first.
+        rows: oldest first.
         now_ms: the service's clock.
     """
 
     def column(name: str) -> list[Any]:
-        joined: NDArray[Any] = np.concatenate([getattr(block, name) for block in blocks])[-EVENT_ROWS:]
+        array: NDArray[Any] = getattr(rows, name)
         if name == "time_us":
-            joined = joined // 1000
+            array = array // 1000
         elif name == "moved":
-            joined = (~joined).astype(np.uint8)
-        values: list[Any] = joined.tolist()
+            array = (~array).astype(np.uint8)
+        values: list[Any] = array.tolist()
         return values
 
     parts = [column(name) for name in ("time_us", "value", "flag", "tests", "moved")]
     # orjson writes NaN as null: a missing value.
-    rows = [(*keys[s], *rest) for s, *rest in zip(column("series"), *parts, strict=True)]
-    return orjson.dumps({"now_ms": now_ms, "columns": (*COLUMNS, "late"), "rows": rows})
+    told = [(*keys[s], *rest) for s, *rest in zip(column("series"), *parts, strict=True)]
+    return orjson.dumps({"now_ms": now_ms, "columns": (*COLUMNS, "late"), "rows": told})
 
 
 def figure_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:

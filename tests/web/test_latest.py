@@ -21,7 +21,7 @@ from qingtu.properties import load_properties
 from qingtu.records import READINGS, Cause, Flag
 from tests.web.conftest import Running, running
 from web import words
-from web.latest import Latest
+from web.latest import Latest, Rows
 from web.rates import RATE_S, Rates
 
 if TYPE_CHECKING:
@@ -52,6 +52,23 @@ def _state(latest: Latest) -> dict[str, tuple[int, float, int]]:
     arrays = latest.copy()
     columns = (arrays[name].tolist() for name in ("time", "value", "revision"))
     return {key[0]: rest for key, *rest in zip(latest.names.keys, *columns, strict=True)}  # type: ignore[misc]
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), min_size=1, max_size=9), max_size=6))
+def test_thinned_rows_are_the_latest_of_each_series(frames: list[list[tuple[int, int]]]) -> None:
+    """Of all that came, in order, exactly what stands in the end; late rows and what was overtaken are left out."""
+    latest, at = Latest(), itertools.count()
+    blocks = [latest.apply(_batch([(s, t, 0, next(at)) for s, t in frame])) for frame in frames]
+    if not blocks:
+        return
+    rows = Rows.joined(blocks)
+    assert len(rows) == sum(map(len, frames))
+    thin = rows.thinned()
+    assert sorted(zip(thin.series.tolist(), thin.time_us.tolist(), strict=True)) == [
+        (number, time) for number, time in enumerate(latest.copy()["time"].tolist())
+    ]
+    assert thin.moved.all()
+    assert len(rows.take(slice(0, 0)).thinned()) == 0
 
 
 @given(

@@ -18,6 +18,8 @@ from web.fanout import Fanout, Subscriber, event
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
 MINUTE_MS = 60_000
 
 
@@ -34,6 +36,22 @@ def test_hello_comes_first_then_readings_as_they_come(run: Running) -> None:
     assert late["columns"][-1] == "late"
     assert late["rows"] == [["A", "pm25", "main", at - MINUTE_MS, 30, 1, 0, 1]]
     assert [row[7] for data in stream.named("readings") for row in data["rows"]] == [0, 1]
+
+
+def test_of_more_than_an_event_holds_the_latest_of_every_series_is_told(
+    run: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit comes with the next events: nothing on the map stays old, however much came at once."""
+    monkeypatch.setattr("web.live.EVENT_ROWS", 1)
+    stream = run.stream()
+    at = run.now_ms() - 40 * 1000
+    values = {"pm25": 31, "air_temperature": 20}
+    run.publish("a", [{"time": at + i * 1000, "readings": values} for i in range(4)])
+    until(lambda: len(stream.named("readings")) >= 2, "two events")
+    events = [data["rows"] for data in stream.named("readings")]
+    told = sorted(tuple(row) for rows in events for row in rows)
+    assert [len(rows) for rows in events] == [1, 1]
+    assert told == sorted(("A", name, "main", at + 3000, value, 1, 0, 0) for name, value in values.items())
 
 
 def test_the_chart_has_what_the_stream_told(run: Running) -> None:
