@@ -475,7 +475,10 @@ class Service:
             wanted = [at for at in wanted if at in asked]
             if missing := asked - set(wanted):
                 partition, at = min(missing)
-                raise NotFound(f"{partition}:{at} is not in quarantine ({len(missing)} of {len(asked)} are not)")
+                which = f"{partition}:{at}"
+                raise NotFound(
+                    f"{which} 不在隔离区 / {which} is not in quarantine ({len(missing)} of {len(asked)} are not)"
+                )
         self._orders.redrive(self.store, wanted, who, self._station_of, reason=reason, shift_s=shift_s)
         return len(wanted)
 
@@ -532,7 +535,8 @@ class Service:
             if record.offset == offset:
                 out: dict[str, Any] = decode(record.data).sections["rows"].slice(row, 1).to_pylist()[0]
                 return out
-        raise NotFound(f"raw row {position} is older than what raw still holds ({self.settings.bus.raw_keep_h} h)")
+        held = f"{self.settings.bus.raw_keep_h} h"
+        raise NotFound(f"原始数据已过保存期 / raw row {position} is older than what raw still holds ({held})")
 
     def audit(self) -> dict[str, Any]:
         """Recount everything; see :func:`qingtu.ledger.audit`. Storing waits meanwhile, nothing else does.

@@ -8,20 +8,31 @@
     ├── RetryLater              a bus, store or broker refuses now; retrying can help; carries retry_after_s
     ├── FrameError              bytes on the bus are not a frame of a version we read
     ├── VersionError            what is on disk was written by a newer program
+    ├── Undecided               whether something was done is not known: look before doing it again
     └── NotFound                what was asked for does not exist
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_HAN: Final = re.compile("[\u4e00-\u9fff]")
+
+
 class QingtuError(Exception):
-    """Base of everything that Qingtu raises on purpose."""
+    """Base of everything that Qingtu raises on purpose. Users see messages as "中文 / English"."""
+
+
+def english(message: str) -> str:
+    """Return the English half of "中文 / English", which has all details; a message of one language as it is."""
+    chinese, _, rest = message.partition(" / ")
+    return rest if rest and _HAN.search(chinese) else message
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,9 @@ class DataFolder:
             try:
                 self.archive(found)
             except OSError as error:
-                raise RetryLater(f"{self.path}: {error.strerror}", retry_after_s=_LOOK_AGAIN_S) from error
+                raise RetryLater(
+                    f"数据目录不可写 / {self.path}: {error.strerror}", retry_after_s=_LOOK_AGAIN_S
+                ) from error
             return found
 
     def _make(self, path: Path, text: str) -> None:

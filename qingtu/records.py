@@ -349,7 +349,8 @@ def decode_header(data: bytes) -> dict[str, Any]:
         raise FrameError(f"not a frame: its header cannot be read: {error!r}") from error
     if version > FRAME_VERSION:
         raise VersionError(
-            f"frame version {version} was written by a newer program; this one reads up to {FRAME_VERSION}"
+            f"由更新的程序写入 / frame version {version} was written by a newer program; this one reads up to "
+            f"{FRAME_VERSION}"
         )
     return header
 

@@ -192,9 +192,14 @@ class SqliteRaw:
         if found > SCHEMA_VERSION or more is not None:
             self.close()
         if found > SCHEMA_VERSION:
-            raise VersionError(f"{path} has version {found}, written by a newer program; this reads {SCHEMA_VERSION}")
+            raise VersionError(
+                f"由更新的程序写入 / {path} has version {found}, written by a newer program; "
+                f"this reads {SCHEMA_VERSION}"
+            )
         if more is not None:
-            raise QingtuError(f"{path} has several partitions; the SQLite bus of an installation has one")
+            raise QingtuError(
+                f"分区不止一个 / {path} has several partitions; the SQLite bus of an installation has one"
+            )
 
     def bounds(self, partition: int = 0) -> tuple[int, int]:
         """Return (oldest offset held, offset behind the newest)."""

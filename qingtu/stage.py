@@ -49,8 +49,9 @@ def missing(bus: Bus, stream: str, partition: int, wanted: int, found: Sequence[
         return 0
     if not found and bus.end(stream, partition) < wanted:
         raise RetryLater(
-            f"{stream}-{partition} ends before {wanted}, up to where it was read: the bus was lost or replaced. "
-            "Restore it from the same back-up as the store, or begin with an empty store; docs/operations.md",
+            f"总线丢失或被替换 / {stream}-{partition} ends before {wanted}, up to where it was read: the bus was lost "
+            "or replaced. Restore it from the same back-up as the store, or begin with an empty store; "
+            "docs/operations.md",
             retry_after_s=1.0,
         )
     # Offsets need not be dense: a gap is a loss only below what is held.
@@ -369,7 +370,8 @@ class StageLoop:
             found = self._bus.read(self._operator.source, self._partition, at, self._batch)
             if not found:
                 raise RetryLater(
-                    f"{self._operator.source}-{self._partition} does not give {at} again", retry_after_s=1.0
+                    f"总线不再给出 / {self._operator.source}-{self._partition} does not give {at} again",
+                    retry_after_s=1.0,
                 )
             for record in found:
                 at = record.offset + 1

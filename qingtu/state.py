@@ -67,7 +67,9 @@ def unpack(data: bytes) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]
     except orjson.JSONDecodeError as error:
         raise FrameError(f"not a saved state: {error}") from error
     if head["v"] > STATE_VERSION:
-        raise VersionError(f"state version {head['v']} was written by a newer program; this reads {STATE_VERSION}")
+        raise VersionError(
+            f"由更新的程序写入 / state version {head['v']} was written by a newer program; this reads {STATE_VERSION}"
+        )
     at = _HEAD.size + size
     if "plain" in head:
         try:

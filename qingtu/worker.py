@@ -71,8 +71,8 @@ class Worker:
         deadline = time.monotonic() + timeout_s
         with _taken(self._gate, timeout_s) as first, _taken(self._stepping, deadline - time.monotonic()) as second:
             if not (first and second):
-                reason = self.problem or "there is much to do, or a server does not answer"
-                raise RetryLater(f"{self.name} is within a step for {timeout_s:.0f} s: {reason}")
+                reason = self.problem or "任务多或服务器无应答 / there is much to do, or a server does not answer"
+                raise RetryLater(f"{self.name} 尚未空闲 / {self.name} is within a step for {timeout_s:.0f} s: {reason}")
             yield
 
     def running(self) -> bool:

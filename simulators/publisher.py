@@ -87,14 +87,17 @@ class Publisher:
             else:
                 self._client.connect(self._options.host, self._options.port, keepalive=30)
         except OSError as error:
-            raise StartError(f"no broker answers at {where} ({error}); start it, or give --host and --port") from error
+            raise StartError(
+                f"没有 MQTT 代理应答 / no broker answers at {where} ({error}); start it, or give --host and --port"
+            ) from error
         self._client.loop_start()
         with self._changed:
             self._changed.wait_for(lambda: self._answer is not None, _CONNECT_S)
             answer = self._answer
         if answer != "Success":
             self.close()
-            raise StartError(f"the broker at {where} refuses: {answer or 'no answer'}; check user, password and TLS")
+            said = answer or "no answer"
+            raise StartError(f"MQTT 代理拒绝 / the broker at {where} refuses: {said}; check user, password and TLS")
 
     def publish(self, topic: str, payload: bytes, stop: threading.Event) -> bool:
         """Publish, waiting for room in the window.

@@ -53,4 +53,4 @@ class ParquetSink:
                 pq.write_table(part, folder / f".{name}", compression="zstd")
                 (folder / f".{name}").replace(folder / name)
             except OSError as error:
-                raise RetryLater(f"parquet: {error}", retry_after_s=5) from error
+                raise RetryLater(f"Parquet 文件无法写入 / parquet: {error}", retry_after_s=5) from error

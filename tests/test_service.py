@@ -450,6 +450,7 @@ def test_a_bus_that_was_lost_is_told_and_ends(scene: Scene) -> None:
     service.start()
     send(service, "a", body(service, 9, pm25=9))
     until(lambda: any("was lost or replaced" in problem["en"] for problem in service.problems()), "it is told")
+    assert any("总线丢失" in problem["zh"] and "总线" not in problem["en"] for problem in service.problems())
     began = time.monotonic()
     service.stop(timeout_s=2)
     assert time.monotonic() - began < 60, "it must end"

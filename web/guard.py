@@ -16,7 +16,7 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
-from qingtu.errors import ConfigError, NotFound, QingtuError, RetryLater, Undecided
+from qingtu.errors import ConfigError, NotFound, QingtuError, RetryLater, Undecided, english
 from qingtu.wrong_values import sentence
 
 if TYPE_CHECKING:
@@ -218,7 +218,8 @@ def _sentence(detail: Any) -> tuple[str, str]:
 
 async def _not_found(request: Request, error: Exception) -> Response:
     del request
-    return _answer(404, "not_found", f"没有找到: {error}", str(error))
+    en = english(str(error))
+    return _answer(404, "not_found", f"没有找到: {str(error).removesuffix(f' / {en}')}", en)
 
 
 async def _later(request: Request, error: Exception) -> Response:
@@ -226,7 +227,11 @@ async def _later(request: Request, error: Exception) -> Response:
     del request
     headers = {"Retry-After": str(max(1, round(error.retry_after_s)))}
     return _answer(
-        503, "retry_later", f"暂时无法执行, 请稍后重试: {error}", f"try again later: {error}", headers=headers
+        503,
+        "retry_later",
+        f"暂时无法执行, 请稍后重试: {error}",
+        f"try again later: {english(str(error))}",
+        headers=headers,
     )
 
 

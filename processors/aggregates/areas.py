@@ -173,7 +173,10 @@ class Areas:
         """
         for partition, (_, offset) in self._far.items():
             if self._store.progress(FIGURES, partition).origin < offset:
-                raise RetryLater("derive waits for the store to take another partition's figures", retry_after_s=0.1)
+                raise RetryLater(
+                    "等待另一分区的指标入库 / derive waits for the store to take another partition's figures",
+                    retry_after_s=0.1,
+                )
         return {0: at, **{partition: far for partition, (far, _) in self._far.items()}}
 
     def _by_partition(self, catalogue: Catalogue, stations: Sequence[str]) -> dict[int, list[Key]]:

@@ -148,7 +148,7 @@ class Derive:
         if origin[1] <= self._origin:
             return {}
         if ticks and self._store.progress(PROCESSED, self._partition).origin < origin[1]:
-            raise RetryLater("derive waits for the store", retry_after_s=0.1)
+            raise RetryLater("等待入库 / derive waits for the store", retry_after_s=0.1)
         before = (self._touched.copy(), self._areas.saved(), self._neighbours.saved()) if ticks else None
         self._made, self._elsewhere, self._verdicts = {}, set(), {}
         try:
@@ -280,7 +280,7 @@ class Derive:
     def _await_figures(self) -> None:
         """Go on only when the store has all figures that were made before this frame."""
         if self._store.progress(FIGURES, self._partition).origin < self._emitted:
-            raise RetryLater("derive waits for the store to take its figures", retry_after_s=0.1)
+            raise RetryLater("等待指标入库 / derive waits for the store to take its figures", retry_after_s=0.1)
 
     def _remember(self, rows: Sequence[Row]) -> None:
         for row in rows:

@@ -247,7 +247,7 @@ class KafkaBus:
     def _writer(self) -> Producer:
         with self._lock:
             if self._closed and self._producer is None:
-                raise RetryLater("the bus is closed")
+                raise RetryLater("总线已关闭 / the bus is closed")
             if self._producer is None:
                 self._producer = Producer(self._settings, self._state_log, self._kept)
             return self._producer

@@ -122,7 +122,7 @@ def _between(asked: Any, at: Any, since: int, until: int) -> Iterator[Entry]:
         found = asked.poll(timeout_ms=_POLL_MS).get(at, ())
         silent = 0 if found else silent + 1
         if silent > _TRIES:
-            raise RetryLater(f"Kafka has not answered for {_TRIES * _POLL_MS // 1000} s")
+            raise RetryLater(f"Kafka 无应答 / Kafka has not answered for {_TRIES * _POLL_MS // 1000} s")
         for record in found:
             if record.offset >= until:
                 return

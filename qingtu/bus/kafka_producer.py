@@ -169,7 +169,7 @@ class Producer:
 
     def _refusal(self, items: Sequence[Item], size: int, *, force: bool) -> str:
         if self._closing:
-            return "the bus is closed"
+            return "总线已关闭 / the bus is closed"
         largest = max(len(item.value or b"") for item in items)
         if largest > MAX_FRAME_BYTES - 1024:
             return f"a frame of {largest} bytes is longer than Kafka takes ({MAX_FRAME_BYTES}): see docs/kafka.md"

@@ -152,7 +152,8 @@ class Reader:
                     if out:
                         break
                     reason = lane.problem if lane else "more readers than lanes"
-                    raise RetryLater(f"Kafka does not give {stream}/{partition} from {start}: {reason or 'no answer'}")
+                    why = reason or "无应答 / no answer"
+                    raise RetryLater(f"Kafka 暂不给出 / Kafka does not give {stream}/{partition} from {start}: {why}")
                 self.news.wait(_LOOK_S)
                 start = max(start, self._starts[stream, partition])
             if not out and start >= end:

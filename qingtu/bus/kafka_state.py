@@ -135,7 +135,10 @@ class StateLog:
             parts = self._values(partition, own.parts)
             if parts is None:
                 self.release(group, [partition])
-                raise RetryLater(f"state of {group}/{partition} was deleted by another process; it is read again")
+                raise RetryLater(
+                    f"状态已被另一进程删除 / state of {group}/{partition} was deleted by another process; "
+                    "it is read again"
+                )
             return SavedState(own.next_offset, parts)
 
     def save(self, group: str, partition: int, delta: StateDelta, *, mine: bool) -> None:
@@ -196,7 +199,9 @@ class StateLog:
         if own is not None:
             return own
         if not mine or (group, partition) in self._lost:
-            raise RetryLater(f"partition {partition} of {group} is not ours now; another process works on it")
+            raise RetryLater(
+                f"分区由另一进程处理 / partition {partition} of {group} is not ours now; another process works on it"
+            )
         (epoch,) = self._put(partition, [Item(orjson.dumps({"v": VERSION, "by": self._member}), _key(_CLAIM, group))])
         own = self._restore(group, partition, epoch)
         self._own[group, partition] = own
@@ -215,8 +220,8 @@ class StateLog:
             body = orjson.loads(entry.value)
             if body["v"] > VERSION:
                 raise VersionError(
-                    f"state of {group}/{partition} has version {body['v']}, written by a newer program; "
-                    f"this reads {VERSION}"
+                    f"由更新的程序写入 / state of {group}/{partition} has version {body['v']}, written by a newer "
+                    f"program; this reads {VERSION}"
                 )
             parts = {key: Part(e, n, size, tuple(offsets)) for key, (e, n, size, offsets) in body["parts"].items()}
             found[of] = (body["number"], body["next"], parts)
@@ -229,7 +234,10 @@ class StateLog:
                 return _Own(epoch, epoch + 1, 0, next_offset, parts, litter, older=list(found))
             self._log.warning("state_incomplete", group=group, partition=partition, epoch=of, next="an older one")
         if found:
-            raise RetryLater(f"no state of {group}/{partition} is complete: see docs/kafka.md, state", retry_after_s=10)
+            raise RetryLater(
+                f"没有完整的状态 / no state of {group}/{partition} is complete: see docs/kafka.md, state",
+                retry_after_s=10,
+            )
         return _Own(epoch, epoch + 1, litter=list(keys.values()))
 
     def _keys(self, group: str, partition: int) -> dict[int, bytes]:
@@ -349,7 +357,7 @@ class StateLog:
             try:
                 return self._producer().put(self._topic, partition, items, force=True).result()
             except TimeoutError as error:
-                raise RetryLater("the bus is closed") from error
+                raise RetryLater("总线已关闭 / the bus is closed") from error
             except RetryLater:
                 # Nothing was written. The caller has forgotten what changed, so it cannot come again with it.
                 if self._closed():

@@ -131,7 +131,10 @@ class File:
         found = self._db.execute("PRAGMA user_version").fetchone()[0]
         if found > SCHEMA_VERSION:
             self._db.close()
-            raise VersionError(f"{path} has version {found}, written by a newer program; this reads {SCHEMA_VERSION}")
+            raise VersionError(
+                f"由更新的程序写入 / {path} has version {found}, written by a newer program; "
+                f"this reads {SCHEMA_VERSION}"
+            )
         if found < SCHEMA_VERSION:  # else nothing is written: a start on a full disk must work
             self._db.executescript(_TABLES + f"PRAGMA user_version={SCHEMA_VERSION};")
         for row in bounds(self._db):
@@ -164,7 +167,7 @@ class File:
         """Let a job wait for the next commit."""
         with self._queueing:
             if self._closing:
-                job.ticket.refuse("the bus is closed")
+                job.ticket.refuse("总线已关闭 / the bus is closed")
                 return
             self._queue.append(job)
 

@@ -156,7 +156,7 @@ class DuckStore(Queries):
         except duckdb.Error as error:
             self._undo()
             self._log.warning("store_failed", error=_first_line(error), next="nothing was applied; it is tried again")
-            raise RetryLater(f"store: {_first_line(error)}") from error
+            raise RetryLater(f"数据库 / store: {_first_line(error)}") from error
         except BaseException:
             self._undo()
             raise
@@ -189,7 +189,7 @@ class DuckStore(Queries):
                 self._db.close()
                 self._open()
         except duckdb.Error as error:
-            raise RetryLater(f"store: {_first_line(error)}", retry_after_s=2.0) from error
+            raise RetryLater(f"数据库 / store: {_first_line(error)}", retry_after_s=2.0) from error
 
     # --------------------------------------------------------------------------------------------- one stream each
 
@@ -288,7 +288,7 @@ class DuckStore(Queries):
         try:
             cursor = self._db.cursor()
         except duckdb.Error as error:
-            raise RetryLater(f"store: {_first_line(error)}") from error
+            raise RetryLater(f"数据库 / store: {_first_line(error)}") from error
         try:
             yield cursor
         finally:
@@ -325,7 +325,7 @@ class DuckStore(Queries):
             self._db.commit()
         except duckdb.Error as error:
             self._undo()
-            raise RetryLater(f"store: {_first_line(error)}") from error
+            raise RetryLater(f"数据库 / store: {_first_line(error)}") from error
         return deleted
 
     def expired(self) -> int:

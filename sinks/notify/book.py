@@ -87,11 +87,13 @@ class Book:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
         except (OSError, sqlite3.Error) as error:
-            raise RetryLater(f"notify: {folder / FILE}: {error}", retry_after_s=5) from error
+            raise RetryLater(f"通知账本 / notify: {folder / FILE}: {error}", retry_after_s=5) from error
         with self.writing() as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > VERSION:
-                raise VersionError(f"{folder / FILE} has version {version}; this program reads up to {VERSION}")
+                raise VersionError(
+                    f"由更新的程序写入 / {folder / FILE} has version {version}; this program reads up to {VERSION}"
+                )
             if version == 0:
                 for statement in _SCHEMA.split(";")[:-1]:
                     db.execute(statement)
@@ -116,7 +118,7 @@ class Book:
                         self._db.execute("ROLLBACK")
                     raise
             except sqlite3.Error as error:
-                raise RetryLater(f"notify: {FILE}: {error}", retry_after_s=5) from error
+                raise RetryLater(f"通知账本 / notify: {FILE}: {error}", retry_after_s=5) from error
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """Ask for what is committed.
@@ -128,7 +130,7 @@ class Book:
             try:
                 return self._view.execute(sql, values).fetchall()
             except sqlite3.Error as error:
-                raise RetryLater(f"notify: {FILE}: {error}", retry_after_s=5) from error
+                raise RetryLater(f"通知账本 / notify: {FILE}: {error}", retry_after_s=5) from error
 
     def since_us(self) -> int:
         """Return since when transitions are told; what was known before is history."""

@@ -196,7 +196,10 @@ def test_quarantine_shows_the_bytes_and_sends_them_again(run: Running) -> None:
     assert run.get("series", station="A", property="pm25")["values"] == [12]
     assert run.get(f"quarantine/{wrong[0]['id']}")["redriven"]["outcome"] == "stored"
     assert run.get("ledger")["messages"]["quarantined"] == 1
-    assert run.post("quarantine/redrive", {"ids": [wrong[0]["id"]]}).status_code == 404
+    gone = run.post("quarantine/redrive", {"ids": [wrong[0]["id"]]})
+    ident, error = wrong[0]["id"], gone.json()["error"]
+    assert (gone.status_code, error["zh"]) == (404, f"没有找到: {ident} 不在隔离区")
+    assert error["en"] == f"{ident} is not in quarantine (1 of 1 are not)"
     assert run.post("quarantine/redrive", {"ids": ["x"]}).status_code == 404
     assert run.post("quarantine/redrive", {"all": True, "shift_s": 1e12}).status_code == 422
 
@@ -366,7 +369,7 @@ def test_a_store_or_bus_that_refuses_now_is_503(run: Running, monkeypatch: pytes
     """What can be tried again says so, and when."""
 
     def later(*_: Any) -> Any:
-        raise RetryLater("only 1 MiB free", retry_after_s=7)
+        raise RetryLater("空间不足 / only 1 MiB free", retry_after_s=7)
 
     run.send("a", run.now_ms(), pm25=160)
     run.settle()
@@ -374,7 +377,9 @@ def test_a_store_or_bus_that_refuses_now_is_503(run: Running, monkeypatch: pytes
     monkeypatch.setattr(run.service, "command", later)
     answer = run.post(f"alerts/{ident}/acknowledge", {"note": ""})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
-    assert answer.json()["error"]["code"] == "retry_later"
+    error = answer.json()["error"]
+    assert (error["code"], error["en"]) == ("retry_later", "try again later: only 1 MiB free")
+    assert error["zh"].endswith("空间不足 / only 1 MiB free"), "details stand in the English half"
 
 
 def test_only_the_newest_of_very_many_are_told(run: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,13 +192,14 @@ class InfluxClient:
         asked = next((value for name, value in headers.items() if name.lower() == "retry-after"), "")
         pause = min(float(asked), _LONGEST_S) if asked.isdigit() else _PAUSE_S
         return RetryLater(
-            f"InfluxDB {self.settings.url} 暂不接受 / takes nothing now ({status}): {words[:_WORDS]}",
+            f"InfluxDB 暂不接受 / InfluxDB {self.settings.url} takes nothing now ({status}): {words[:_WORDS]}",
             retry_after_s=max(pause, _PAUSE_S),
         )
 
     def _gone(self, error: Exception) -> RetryLater:
         return RetryLater(
-            f"InfluxDB {self.settings.url} 无应答 / does not answer: {str(error)[:_WORDS]}", retry_after_s=_PAUSE_S
+            f"InfluxDB 无应答 / InfluxDB {self.settings.url} does not answer: {str(error)[:_WORDS]}",
+            retry_after_s=_PAUSE_S,
         )
 
 

@@ -165,7 +165,8 @@ def restore(saved: SavedState | None) -> StreamState:
     head = orjson.loads(saved.parts["head"])
     if head["v"] > VERSION:
         raise VersionError(
-            f"the store's state has version {head['v']}, written by a newer program; this reads {VERSION}"
+            f"由更新的程序写入 / the store's state has version {head['v']}, written by a newer program; "
+            f"this reads {VERSION}"
         )
     books: dict[int, dict[str, NDArray[np.int64]]] = {}
     days: dict[int, int] = {}
