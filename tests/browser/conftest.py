@@ -1,4 +1,4 @@
-"""The real service with the demonstration catalogue, the embedded broker and the page, on free ports."""
+"""The browser, and the real service with the demonstration catalogue, broker and page, on free ports."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
+from playwright.sync_api import Browser, sync_playwright
 
 from qingtu.app import Options
 from qingtu.commands.host import Host
 from qingtu.settings import load_settings
+from tests.browser.support import ARGS, CHROMIUM, WAIT_MS, Watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class RunningService:
-    """What the tests of the page need; see ``LiveService`` in test_page.py."""
+    """What the tests of the page need; see ``LiveService`` in support.py."""
 
     def __init__(self, host: Host) -> None:
         self.url = host.url
@@ -66,3 +68,25 @@ def live_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSe
             yield running
         finally:
             running.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """The system's browser, headless, drawing WebGL in software."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine (looked for chromium, chromium-browser, google-chrome)")
+    with sync_playwright() as playwright:
+        #  with the scrollbars that people have: they take room from the panels
+        bars = ["--hide-scrollbars"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS, ignore_default_args=bars)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def watched(chromium: Browser) -> Iterator[Watched]:
+    """A fresh page, without anything kept from the tests before."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 900}, locale="zh-CN")
+    context.set_default_timeout(WAIT_MS)
+    yield Watched(context.new_page())
+    context.close()

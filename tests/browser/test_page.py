@@ -1,127 +1,30 @@
 """The page in a real browser, against the real service: offline, live, in both languages, safe with hostile text.
 
 The fixture ``live_service`` (tests/browser/conftest.py) is the running service with the demonstration catalogue and
-the embedded broker; :class:`LiveService` says what the tests need of it.
+the embedded broker; ``LiveService`` (tests/browser/support.py) says what the tests need of it.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
+from playwright.sync_api import Route, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
+from tests.browser.support import message, send, sender_of, value_of
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from qingtu.catalogue_model import Station
+    from tests.browser.support import LiveService, Watched
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--no-first-run", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
-]  # fmt: skip
 HOSTILE = "<img src=x onerror=\"document.title='pwned'\">"
-WAIT_MS = 20_000
-
-
-class LiveService(Protocol):
-    """A running service.
-
-    Attributes:
-        url: where the page is, such as ``http://127.0.0.1:8080/``.
-        token: a duty token that the service accepts.
-        stations: the catalogue's stations by id; their devices speak native JSON.
-    """
-
-    url: str
-    token: str
-    stations: Mapping[str, Station]
-
-    def publish(self, topic: str, payload: bytes) -> None:
-        """Publish one message with QoS 1 and return when the broker has it."""
-        ...
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """The system's browser, headless, drawing WebGL in software."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine (looked for chromium, chromium-browser, google-chrome)")
-    with sync_playwright() as playwright:
-        #  with the scrollbars that people have: they take room from the panels
-        bars = ["--hide-scrollbars"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS, ignore_default_args=bars)
-        yield browser
-        browser.close()
-
-
-class Watched:
-    """A page together with everything that went wrong on it and every host it asked."""
-
-    def __init__(self, page: Page) -> None:
-        """Listen to the page from its first request on."""
-        self.page = page
-        self.errors: list[str] = []
-        self.urls: list[str] = []
-        page.on("console", self._heard)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", lambda request: self.urls.append(request.url))
-
-    def _heard(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
-            self.errors.append(message.text)
-
-    def open(self, service: LiveService, **choices: str) -> Page:
-        """Go to the page with these choices in its address and wait until it holds data."""
-        choices = {"lang": "zh", "theme": "light"} | choices
-        address = "&".join(f"{name}={value}" for name, value in choices.items())
-        self.page.goto(f"{service.url.rstrip('/')}/#{address}")
-        self.page.wait_for_selector("body[data-loaded=yes]", timeout=WAIT_MS)
-        return self.page
-
-
-@pytest.fixture
-def watched(chromium: Browser) -> Iterator[Watched]:
-    """A fresh page, without anything kept from the tests before."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 900}, locale="zh-CN")
-    context.set_default_timeout(WAIT_MS)
-    yield Watched(context.new_page())
-    context.close()
-
-
-def _sender(service: LiveService, prop: str, skip: int = 0) -> tuple[Station, str]:
-    """Return a station that measures ``prop`` and the topic on which its device sends it."""
-    found = [
-        (station, f"qt/{device.network or station.network}/{device.id}/up")
-        for station in service.stations.values()
-        for device in station.devices
-        if prop in device.properties and station.domain in {"air", "weather"}
-    ]
-    return found[skip]
-
-
-def _message(readings: dict[str, float], age_s: float = 0.0) -> dict[str, Any]:
-    """Return one native JSON message; ``age_s`` seconds old."""
-    return {"time": int((time.time() - age_s) * 1000), "readings": readings}
-
-
-def _send(service: LiveService, topic: str, *messages: dict[str, Any]) -> None:
-    service.publish(topic, json.dumps(list(messages)).encode())
-
-
-def _value(page: Page, prop: str) -> Any:
-    return expect(page.locator(f"#station tr[data-property={prop}] .v b"), f"the value of {prop}")
 
 
 def test_loads_without_another_host_and_without_errors(live_service: LiveService, watched: Watched) -> None:
@@ -150,8 +53,8 @@ def test_token_leaves_the_address(live_service: LiveService, watched: Watched) -
 
 def test_click_on_a_mark_shows_the_station(live_service: LiveService, watched: Watched) -> None:
     """A click on the map opens the station under it: both names, its number, readings with unit, flag and age."""
-    station, topic = _sender(live_service, "pm25")
-    _send(live_service, topic, _message({"pm25": 31}))
+    station, topic = sender_of(live_service, "pm25")
+    send(live_service, topic, message({"pm25": 31}))
     lon, lat = (float(part) for part in (station.position[0], station.position[1]))
     page = watched.open(live_service, v=f"15/{lat}/{lon}")
     page.wait_for_selector("#map[data-ready=yes]")
@@ -183,8 +86,8 @@ def test_click_on_a_mark_shows_the_station(live_service: LiveService, watched: W
 
 def test_chart_is_drawn(live_service: LiveService, watched: Watched) -> None:
     """A reading's last day is drawn as a line, and its points can be asked for value and provenance."""
-    station, topic = _sender(live_service, "pm10", skip=1)
-    _send(live_service, topic, *(_message({"pm10": 50 + n % 7}, age_s=60 * (40 - n)) for n in range(40)))
+    station, topic = sender_of(live_service, "pm10", skip=1)
+    send(live_service, topic, *(message({"pm10": 50 + n % 7}, age_s=60 * (40 - n)) for n in range(40)))
     page = watched.open(live_service, s=station.id, p="pm10")
     page.wait_for_selector("#station .uplot canvas")
     count = """() => {
@@ -207,7 +110,7 @@ def test_chart_is_drawn(live_service: LiveService, watched: Watched) -> None:
 
 def test_language_and_theme_switch(live_service: LiveService, watched: Watched) -> None:
     """Language and theme change at once, stand in the address, and survive a reload."""
-    station, _ = _sender(live_service, "pm25")
+    station, _ = sender_of(live_service, "pm25")
     page = watched.open(live_service, s=station.id)
     expect(page.locator("#station h2")).to_contain_text(station.zh)
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -229,14 +132,14 @@ def test_language_and_theme_switch(live_service: LiveService, watched: Watched) 
 
 def test_a_published_message_changes_the_value(live_service: LiveService, watched: Watched) -> None:
     """What is published stands on the page without a reload, and the row that is looked at stays where it is."""
-    station, topic = _sender(live_service, "pm25")
-    _send(live_service, topic, _message({"pm25": 41}))
+    station, topic = sender_of(live_service, "pm25")
+    send(live_service, topic, message({"pm25": 41}))
     page = watched.open(live_service, s=station.id, p="pm25")
-    _value(page, "pm25").to_have_text("41")
+    value_of(page, "pm25").to_have_text("41")
     expect(page.locator("#offline")).to_be_hidden()
     order = page.locator("#station tbody tr").evaluate_all("rows => rows.map((row) => row.dataset.key)")
-    _send(live_service, topic, _message({"pm25": 43}))
-    _value(page, "pm25").to_have_text("43")
+    send(live_service, topic, message({"pm25": 43}))
+    value_of(page, "pm25").to_have_text("43")
     assert page.locator("#station tbody tr").evaluate_all("rows => rows.map((row) => row.dataset.key)") == order
     page.get_by_role("button", name="为什么是").click()
     expect(page.locator("#sheet .step").first).to_be_visible()
@@ -256,8 +159,8 @@ PLACES = """() => Object.fromEntries(
 
 def test_controls_stay_while_the_chart_loads(live_service: LiveService, watched: Watched) -> None:
     """A click that falls into the moment at which the chart arrives still meets what was aimed at."""
-    station, topic = _sender(live_service, "pm25")
-    _send(live_service, topic, _message({"pm25": 47}))
+    station, topic = sender_of(live_service, "pm25")
+    send(live_service, topic, message({"pm25": 47}))
     held: list[Route] = []
 
     def hold(route: Route) -> None:
@@ -265,7 +168,7 @@ def test_controls_stay_while_the_chart_loads(live_service: LiveService, watched:
 
     watched.page.route("**/api/series?*", hold)
     page = watched.open(live_service, s=station.id, p="pm25")
-    _value(page, "pm25").to_have_text("47")
+    value_of(page, "pm25").to_have_text("47")
     expect(page.get_by_role("button", name="为什么是 47")).to_be_visible()
     before = page.evaluate(PLACES)
     assert held, "the page has not asked for the chart"
@@ -309,7 +212,7 @@ def test_no_column_of_the_station_is_cut(
     topic = f"qt/{device.network or station.network}/{device.id}/up"
     readings = {"electric_energy": 2628381.85, "electric_power": 57.776}
     old = 5 * 3600 + 23 * 60
-    _send(live_service, topic, _message(readings, age_s=old))
+    send(live_service, topic, message(readings, age_s=old))
     page = watched.page
     page.set_viewport_size({"width": width, "height": height})
     watched.open(live_service, lang=lang, s=station.id)
@@ -362,10 +265,10 @@ def test_every_domain_can_be_reached(
 
 def test_acknowledge_an_alert(live_service: LiveService, watched: Watched) -> None:
     """An alert opens live; without the token the page asks for it; acknowledged, the card says so with the note."""
-    station, topic = _sender(live_service, "wind_gust")
+    station, topic = sender_of(live_service, "wind_gust")
     page = watched.open(live_service)
     #  gusts have no hold time: one reading beyond the yellow level of the demonstration's rule opens the alert
-    _send(live_service, topic, _message({"wind_gust": 22.5}))
+    send(live_service, topic, message({"wind_gust": 22.5}))
     card = page.locator("#alerts .alert[data-state=open]", has_text=station.zh).filter(has_text="22.5").first
     expect(card).to_be_visible()
     key = card.get_attribute("data-key")
@@ -407,8 +310,8 @@ def test_districts_show_their_index(live_service: LiveService, watched: Watched)
 
 def test_an_incident_shows_its_timeline_as_text(live_service: LiveService, watched: Watched) -> None:
     """Opened, its card lists what led to it, by name of station; words that come with it are never HTML."""
-    station, topic = _sender(live_service, "pm25")
-    _send(live_service, topic, _message({"pm25": 31}))
+    station, topic = sender_of(live_service, "pm25")
+    send(live_service, topic, message({"pm25": 31}))
     step = {
         "time_us": 1_795_392_000_000_000,
         "rule": HOSTILE,
@@ -449,8 +352,8 @@ def test_an_incident_shows_its_timeline_as_text(live_service: LiveService, watch
 
 def test_hostile_names_are_text(live_service: LiveService, watched: Watched) -> None:
     """A station whose names are HTML shows them as they are, on the map, in the panel and in the search."""
-    station, topic = _sender(live_service, "pm25")
-    _send(live_service, topic, _message({"pm25": 31}))
+    station, topic = sender_of(live_service, "pm25")
+    send(live_service, topic, message({"pm25": 31}))
     page = watched.page
 
     def rename(route: Route) -> None:
