@@ -1,0 +1,88 @@
+"""What the page makes of the stream and of the answers of the service, whichever of them comes first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.browser.support import message, send, sender_of, value_of
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from playwright.sync_api import APIResponse, Page, Route
+
+    from tests.browser.support import LiveService, Watched
+
+pytestmark = pytest.mark.browser
+
+STORE = """async ([name, key]) => {
+  const { store } = await import("/static/js/store.js");
+  return key === null ? store[name] : store[name].get(key);
+}"""
+
+
+def stored(page: Page, name: str, key: str | None = None) -> Any:
+    """Return what the page knows: an entry of its store, or of one of the store's maps."""
+    return page.evaluate(STORE, [name, key])
+
+
+class Held:
+    """Answers that the service has made and that are on their way until ``release``; the first of each passes."""
+
+    def __init__(self, page: Page, *paths: str) -> None:
+        """Hold the second answer of each of these addresses."""
+        self._page = page
+        self._seen: dict[str, int] = dict.fromkeys(paths, 0)
+        self._held: list[tuple[Route, APIResponse]] = []
+        for path in paths:
+            page.route(f"**/api/{path}", self._hold(path))
+
+    def wait(self, count: int) -> None:
+        """Return when so many are held."""
+
+        def here() -> bool:
+            self._page.wait_for_timeout(20)  # the browser's requests are answered in here
+            return len(self._held) >= count
+
+        until(here, f"{count} answers")
+
+    def _hold(self, path: str) -> Callable[[Route], None]:
+        def hold(route: Route) -> None:
+            answer = route.fetch()
+            self._seen[path] += 1
+            if self._seen[path] == 2:
+                self._held.append((route, answer))
+            else:
+                route.fulfill(response=answer)
+
+        return hold
+
+    def release(self) -> None:
+        """Let them arrive."""
+        for route, answer in self._held:
+            route.fulfill(response=answer)
+
+
+def test_an_answer_that_was_overtaken_takes_nothing_back(live_service: LiveService, watched: Watched) -> None:
+    """Map and table keep what the stream told while the answer was on its way, of the same time, too."""
+    station, topic = sender_of(live_service, "pm25")
+    at = message({"pm25": 41})
+    page = watched.page
+    send(live_service, topic, at)
+    held = Held(page, "stations", "latest")
+    watched.open(live_service, s=station.id, p="pm25")
+    held.wait(2)
+    value_of(page, "pm25").to_have_text("41")
+    head = stored(page, "stations", station.id)["headline"]
+    send(live_service, topic, at | {"readings": {head["property"]: 43, "pm25": 43}})
+    value_of(page, "pm25").to_have_text("43")
+    held.release()
+    page.wait_for_function("""async () => (await import("/static/js/store.js")).store.link.state === "live" """)
+    page.wait_for_timeout(500)
+    value_of(page, "pm25").to_have_text("43")
+    assert stored(page, "latest", f"{station.id}|pm25|main")["value"] == 43
+    assert stored(page, "stations", station.id)["headline"]["value"] == 43
+    assert watched.errors == []
