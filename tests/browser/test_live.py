@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.support import message, send, sender_of, value_of
 from tests.waiting import until
@@ -21,6 +22,11 @@ pytestmark = pytest.mark.browser
 STORE = """async ([name, key]) => {
   const { store } = await import("/static/js/store.js");
   return key === null ? store[name] : store[name].get(key);
+}"""
+
+NEXT = """async (topic) => {
+  const { on } = await import("/static/js/store.js");
+  await new Promise((done) => on(topic, () => done()));
 }"""
 
 
@@ -85,4 +91,26 @@ def test_an_answer_that_was_overtaken_takes_nothing_back(live_service: LiveServi
     value_of(page, "pm25").to_have_text("43")
     assert stored(page, "latest", f"{station.id}|pm25|main")["value"] == 43
     assert stored(page, "stations", station.id)["headline"]["value"] == 43
+    assert watched.errors == []
+
+
+def test_a_station_that_is_heard_for_the_first_time_is_online_at_once(
+    live_service: LiveService, watched: Watched
+) -> None:
+    """The stream tells of it, as nobody would wait for the next list of all stations."""
+    page = watched.page
+    found = page.request.get(f"{live_service.url.rstrip('/')}/api/stations").json()["features"]
+    silent = {one["id"] for one in found if one["properties"]["state"] == "unheard"}
+    senders = (sender_of(live_service, "pm25", skip) for skip in range(9))
+    station, topic = next(sender for sender in senders if sender[0].id in silent)
+    watched.open(live_service, s=station.id)
+    state = page.locator("#station .state")
+    expect(state).to_have_text("未收到过数据")
+    for _ in range(2):  # from its second look on the service tells what has changed
+        page.evaluate(NEXT, "status")
+    asked = sum(url.endswith("/api/stations") for url in watched.urls)
+    send(live_service, topic, message({"pm25": 30}))
+    expect(state).to_have_text("在线", timeout=10_000)
+    assert stored(page, "stations", station.id)["headline"]["value"] is not None
+    assert sum(url.endswith("/api/stations") for url in watched.urls) == asked, "the page asked for all stations"
     assert watched.errors == []

@@ -1,6 +1,6 @@
 // The live link: applies /api/stream to the store, notices when it breaks, and loads anew when it is back.
 import { apiUrl, get } from "./api.js";
-import { hearAlerts, hearReadings, takeAlerts, takeLatest, takeStations, withTold } from "./merge.js";
+import { hearAlerts, hearReadings, hearStations, takeAlerts, takeLatest, takeStations, withTold } from "./merge.js";
 import { emit, now, store } from "./store.js";
 
 const STALE_MS = 15000; //  status comes every 2 s, so a silent open stream this long is a dead one
@@ -46,6 +46,7 @@ export function connect() {
   listen("hello", onHello);
   listen("readings", onReadings);
   listen("alerts", onAlerts);
+  listen("stations", onStations);
   listen("status", (status) => {
     store.status = status;
     emit("status");
@@ -54,7 +55,10 @@ export function connect() {
   source.addEventListener("error", onBroken);
 }
 
-/** Watch for a link that is open but says nothing, and fetch what the stream does not carry (station states). */
+/**
+ * Watch for a link that is open but says nothing. The stream tells of stations whose state or alert changes; all are
+ * fetched now and then for what is not told: since when and by what a state that stays, and events that were heard.
+ */
 export function watch() {
   setInterval(() => {
     if (store.link.state === "live" && Date.now() - heardAt > STALE_MS) onBroken();
@@ -116,5 +120,9 @@ function onAlerts(batch) {
   hearAlerts(batch.alerts);
   emit("alerts");
   emit("stations");
-  stationsTimer = Math.min(stationsTimer, Date.now() - STATIONS_MS + 2000); //  silence changes states: look soon
+}
+
+function onStations(told) {
+  hearStations(told.stations);
+  emit("stations");
 }

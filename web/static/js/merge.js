@@ -86,6 +86,17 @@ export function hearAlerts(alerts) {
   follow(store.stations.values());
 }
 
+/** Take up stations whose state or alert changed. One that we do not know comes with the load of its catalogue. */
+export function hearStations(stations) {
+  const places = [];
+  for (const station of stations) {
+    for (const told of underWay) told.stations.set(station.id, station);
+    const place = store.stations.get(station.id);
+    if (place) places.push(Object.assign(place, station));
+  }
+  follow(places);
+}
+
 // ----------------------------------------------------------------------------------------------------- what follows
 
 /** What is on the map follows from readings and alerts: it tells the same as the table and the list beside it. */
