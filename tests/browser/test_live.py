@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import expect
@@ -24,6 +26,7 @@ STORE = """async ([name, key]) => {
   return key === null ? store[name] : store[name].get(key);
 }"""
 
+LIVE = """async () => (await import("/static/js/store.js")).store.link.state === "live" """
 NEXT = """async (topic) => {
   const { on } = await import("/static/js/store.js");
   await new Promise((done) => on(topic, () => done()));
@@ -86,7 +89,7 @@ def test_an_answer_that_was_overtaken_takes_nothing_back(live_service: LiveServi
     send(live_service, topic, at | {"readings": {head["property"]: 43, "pm25": 43}})
     value_of(page, "pm25").to_have_text("43")
     held.release()
-    page.wait_for_function("""async () => (await import("/static/js/store.js")).store.link.state === "live" """)
+    page.wait_for_function(LIVE)
     page.wait_for_timeout(500)
     value_of(page, "pm25").to_have_text("43")
     assert stored(page, "latest", f"{station.id}|pm25|main")["value"] == 43
@@ -113,4 +116,47 @@ def test_a_station_that_is_heard_for_the_first_time_is_online_at_once(
     expect(state).to_have_text("在线", timeout=10_000)
     assert stored(page, "stations", station.id)["headline"]["value"] is not None
     assert sum(url.endswith("/api/stations") for url in watched.urls) == asked, "the page asked for all stations"
+    assert watched.errors == []
+
+
+def _alerts(stations: list[str], count: int) -> list[dict[str, Any]]:
+    """Return so many alerts, on these stations by turns."""
+    return [
+        {"id": f"{n:016x}", "rule": "r", "rule_zh": "规则", "rule_en": "Rule", "station": stations[n % len(stations)],
+         "property": None, "channel": None, "level": 1, "level_key": "blue", "top_level": 1, "state": "open",
+         "opened_ms": 1_795_392_000_000, "changed_ms": 1_795_392_000_000, "value": 2, "limit": 2, "unit_label": "",
+         "who": "", "note": "", "evidence": {}}
+        for n in range(count)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("count", "told"), [(515, "515"), (10_001, "10,000+")])
+def test_all_alerts_are_counted_and_no_station_is_lowered(
+    live_service: LiveService, watched: Watched, count: int, told: str
+) -> None:
+    """The most urgent are listed, all are told; what the list could not hold stays on the map."""
+    *others, last = sorted(live_service.stations)
+    alerts = _alerts(others, count - 1) + _alerts([last], count)[-1:]
+
+    def many(route: Route) -> None:
+        limit = int(parse_qs(urlsplit(route.request.url).query)["limit"][0])
+        route.fulfill(json={"now_ms": 1_795_392_000_000, "alerts": alerts[:limit]})
+
+    def marked(route: Route) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        for feature in body["features"]:
+            feature["properties"] |= {"alert_level": 1, "unacknowledged": True}
+        route.fulfill(response=answer, json=body)
+
+    page = watched.page
+    page.route(re.compile(r"/api/alerts\?"), many)
+    page.route("**/api/stations", marked)
+    watched.open(live_service)
+    expect(page.locator("#left [data-alert-count]")).to_have_text(told)
+    expect(page.locator("#alerts .alert")).to_have_count(500)
+    expect(page.locator("#alerts-more")).to_have_text(f"共 {told} 条，这里列出最急的 500 条")
+    expect(page.locator("#fig-alerts b")).to_have_text(str(len(live_service.stations)))
+    page.wait_for_function(LIVE)
+    assert stored(page, "stations", last)["alert_level"] == 1
     assert watched.errors == []

@@ -1,12 +1,14 @@
 // The list of alerts. While the pointer or the keyboard is in it, nothing moves: cards change in place, and new
-// ones wait behind a count until the operator has left.
+// ones wait behind a count until the operator has left. Of very many only the most urgent have a card; all are counted.
 import { ApiError, post, token } from "./api.js";
 import { byId, emptyState, h, reconcile, setAttr, setText } from "./dom.js";
-import { age, hhmm, nameOf, number } from "./format.js";
+import { age, hhmm, integer, nameOf, number } from "./format.js";
 import { lang, t } from "./i18n.js";
 import { now, on, property, standing, station, store } from "./store.js";
 import { drawTimeline, stepsOf } from "./timeline.js";
 import { toast } from "./toast.js";
+
+const MOST_CARDS = 500;
 
 let hooks = null;
 let pointed = null; //  the alert that j, k and a are about
@@ -49,20 +51,14 @@ function busy() {
 function draw(options = {}) {
   const list = byId("alerts");
   const current = standing();
-  const open = current.filter((alert) => alert.state === "open");
-  const worst = Math.max(0, ...open.map((alert) => alert.level));
-  for (const badge of document.querySelectorAll("[data-alert-count]")) {
-    setText(badge, open.length || current.length);
-    badge.hidden = !current.length;
-    badge.dataset.level = worst;
-  }
-  setAttr(byId("bell"), "aria-label", t("bell", current.length));
-  let shown = current;
+  drawCounts(current);
+  const top = current.slice(0, MOST_CARDS);
+  let shown = top;
   let waiting = 0;
   if (busy() && !options.force && list.children.length) {
-    const keys = [...list.children].map((card) => card.dataset.key);
-    shown = keys.map((key) => store.alerts.get(key)).filter(Boolean);
-    waiting = current.filter((alert) => !keys.includes(alert.id)).length + shown.filter(ended).length;
+    const keys = new Set([...list.children].map((card) => card.dataset.key));
+    shown = [...keys].map((key) => store.alerts.get(key)).filter(Boolean);
+    waiting = top.filter((alert) => !keys.has(alert.id)).length + shown.filter(ended).length;
   }
   reconcile(list, shown, { key: (alert) => alert.id, make, update });
   const wait = byId("alerts-wait");
@@ -71,6 +67,22 @@ function draw(options = {}) {
   const none = byId("alerts-none");
   none.hidden = shown.length > 0;
   none.replaceChildren(emptyState(t("alerts_none"), t("alerts_none_hint")));
+}
+
+/** How many stand, however many have a card. */
+function drawCounts(current) {
+  const open = current.filter((alert) => alert.state === "open");
+  const counted = open.length ? open : current;
+  const count = (alerts) => `${integer(alerts.length)}${store.alertsCut && alerts.length === current.length ? "+" : ""}`;
+  for (const badge of document.querySelectorAll("[data-alert-count]")) {
+    setText(badge, count(counted));
+    badge.hidden = !current.length;
+    badge.dataset.level = open.reduce((worst, alert) => Math.max(worst, alert.level), 0);
+  }
+  setAttr(byId("bell"), "aria-label", t("bell", count(current)));
+  const more = byId("alerts-more");
+  more.hidden = current.length <= MOST_CARDS;
+  setText(more, t("alerts_more", count(current), MOST_CARDS));
 }
 
 const ended = (alert) => alert.state === "resolved" || alert.state === "withdrawn";

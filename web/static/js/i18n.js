@@ -43,6 +43,7 @@ export const WORDS = {
   alerts: ["预警", "Alerts"],
   alerts_none: ["没有未解除的预警", "No alert stands"],
   alerts_none_hint: ["触发时会自动出现在这里", "When one opens it appears here by itself"],
+  alerts_more: ["共 {0} 条，这里列出最急的 {1} 条", "{0} in all; the {1} most urgent are listed here"],
   alerts_new: ["{0} 条变化，移开指针后更新", "{0} changes; shown when the pointer leaves"],
   alert_ack: ["确认", "Acknowledge"],
   alert_acked: ["已确认", "Acknowledged"],

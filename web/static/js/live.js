@@ -1,6 +1,6 @@
 // The live link: applies /api/stream to the store, notices when it breaks, and loads anew when it is back.
 import { apiUrl, get } from "./api.js";
-import { hearAlerts, hearReadings, hearStations, takeAlerts, takeLatest, takeStations, withTold } from "./merge.js";
+import { hearAlerts, hearReadings, hearStations, MOST_ALERTS, takeAlerts, takeLatest, takeStations, withTold } from "./merge.js";
 import { emit, now, store } from "./store.js";
 
 const STALE_MS = 15000; //  status comes every 2 s, so a silent open stream this long is a dead one
@@ -11,7 +11,7 @@ let source = null;
 let heardAt = 0;
 let stationsTimer = 0;
 
-const questions = () => [get("alerts", { state: "active", limit: 500 }), get("latest"), get("stations")];
+const questions = () => [get("alerts", { state: "active", limit: MOST_ALERTS }), get("latest"), get("stations")];
 
 function take([alerts, latest, stations], told) {
   stationsTimer = Date.now();

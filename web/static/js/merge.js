@@ -3,6 +3,9 @@
 import { rowsToObjects } from "./api.js";
 import { seriesKey, store } from "./store.js";
 
+/** Most alerts that the service gives in one answer. */
+export const MOST_ALERTS = 10_000;
+
 const underWay = new Set(); //  one for each question that is on its way: what the stream has told since it was asked
 
 /** Wait for `answers`; gives [the answers, what the stream told meanwhile]. */
@@ -47,6 +50,7 @@ export function takeLatest(answer, told) {
 
 /** The list of all alerts replaces ours, but for what the stream told while the list was on its way. */
 export function takeAlerts({ alerts }, told) {
+  store.alertsCut = alerts.length >= MOST_ALERTS;
   store.alerts = new Map(alerts.map((alert) => [alert.id, alert]));
   for (const [id, alert] of told.alerts) {
     if (!(store.alerts.get(id)?.changed_ms > alert.changed_ms)) store.alerts.set(id, alert);
@@ -111,8 +115,9 @@ function follow(places) {
   }
   for (const place of places) {
     const mark = marks.get(place.id) ?? { level: 0, open: false };
-    place.alert_level = mark.level;
-    place.unacknowledged = mark.open;
+    //  of a cut list we do not know that a station has no alert: the service tells when it has none any more
+    place.alert_level = store.alertsCut ? Math.max(place.alert_level, mark.level) : mark.level;
+    place.unacknowledged = mark.open || (store.alertsCut && place.unacknowledged);
     showLatest(place);
   }
 }

@@ -7,6 +7,7 @@ export const store = {
   stations: new Map(), //  id → {…properties, lon, lat}
   latest: new Map(), //  "station|property|channel" → {time_ms, value, flag, tests, revision?, known_ms?}
   alerts: new Map(), //  id → alert
+  alertsCut: false, //  there are more alerts than the service gives in one answer
   status: null, //  /api/status
   choice: { station: null, property: null, domains: null, view: null }, //  domains: Set, null = all
   link: { state: "connecting", since_ms: null }, //  connecting | live | offline
