@@ -9,7 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-STATIC = Path(__file__).parents[1] / "web" / "static"
+ROOT = Path(__file__).parents[1]
+STATIC = ROOT / "web" / "static"
 VENDOR = STATIC / "vendor"
 #: Where the open mainland line is closed inland; the same points stand in vendor/README.md.
 INLAND = [[119.2, 34.9], [116.5, 34.4], [116.5, 39], [124, 39], [124, 37.1]]
@@ -89,6 +90,18 @@ def test_page_uses_only_words_that_exist_and_no_word_is_idle() -> None:
     stems = set(re.findall(r"`(\w+_)\$\{", code))
     idle = {key for key in keys - used if f'"{key}"' not in code and not any(key.startswith(s) for s in stems)}
     assert not idle, sorted(idle)
+
+
+def test_every_step_of_an_explanation_has_words_and_is_documented() -> None:
+    """What the service calls its steps, the page names in both languages and docs/api.md lists, no more and no less."""
+    sources = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "qingtu").glob("explain*.py")))
+    steps = set(re.findall(r'\bstep\(\s*"(\w+)"', sources))
+    assert {"raw", "override", "neighbour", "replay"} <= steps, "steps are written in another way now"
+    words = (STATIC / "js" / "i18n.js").read_text(encoding="utf-8")
+    assert set(re.findall(r"^  step_(\w+):", words, flags=re.MULTILINE)) == steps
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    told = page[page.index("`steps` in this order") :].split(". ")[0]
+    assert steps <= set(re.findall(r"`(\w+)`", told)), sorted(steps)
 
 
 def test_no_module_writes_html_from_data() -> None:

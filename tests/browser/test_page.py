@@ -130,6 +130,10 @@ def test_language_and_theme_switch(live_service: LiveService, watched: Watched) 
     assert watched.errors == []
 
 
+#  fields of an explanation that stand there by the name that the API gives them
+UNNAMED = "all => all.filter((name) => name.textContent === name.title).map((name) => name.title)"
+
+
 def test_a_published_message_changes_the_value(live_service: LiveService, watched: Watched) -> None:
     """What is published stands on the page without a reload, and the row that is looked at stays where it is."""
     station, topic = sender_of(live_service, "pm25")
@@ -145,9 +149,38 @@ def test_a_published_message_changes_the_value(live_service: LiveService, watche
     expect(page.locator("#sheet .step").first).to_be_visible()
     expect(page.locator("#sheet")).to_contain_text('"pm25"')
     expect(page.locator("#sheet dt", has_text="收到时间").first).to_be_visible()
-    unnamed = "all => all.filter((name) => name.textContent === name.title).map((name) => name.title)"
-    assert page.locator("#sheet [title]").evaluate_all(unnamed) == [], "fields without words"
+    assert page.locator("#sheet [title]").evaluate_all(UNNAMED) == [], "fields without words"
     page.keyboard.press("Escape")
+    assert watched.errors == []
+
+
+@pytest.mark.parametrize(("lang", "title"), [("zh", "人工改标"), ("en", "Set by a person")])
+def test_a_flag_that_a_person_set_is_explained_in_words(
+    live_service: LiveService, watched: Watched, lang: str, title: str
+) -> None:
+    """The step and its fields have names in both languages, and what is said of the payload is so."""
+    station, topic = sender_of(live_service, "pm10")
+    sent = message({"pm10": 61})
+    send(live_service, topic, sent)
+    page = watched.open(live_service, lang=lang, s=station.id, p="pm10")
+    value_of(page, "pm10").to_have_text("61")
+    api, series = f"{live_service.url.rstrip('/')}/api", {"station": station.id, "property": "pm10"}
+    said = page.request.post(
+        f"{api}/override",
+        data={**series, "time_ms": sent["time"], "flag": 4, "reason": "<b>dust</b>"},
+        headers={"Authorization": f"Bearer {live_service.token}"},
+    )
+    assert said.status == 202, said.text()
+    asked: dict[str, str | float | bool] = {**series, "time_ms": sent["time"]}
+    until(lambda: "dust" in page.request.get(f"{api}/explain", params=asked).text(), "the override in the store")
+    expect(page.locator("#station tr[data-property=pm10] .flag em")).to_have_text("4")
+    page.locator("#station .acts .primary").click()
+    step = page.locator("#sheet .step", has=page.locator("b", has_text=title)).filter(has_text="<b>dust</b>")
+    expect(step).to_be_visible()
+    own = {"zh": "自带时间或序号", "en": "Has its own time or counter"}[lang]
+    expect(page.locator("#sheet dt", has_text=own)).to_have_count(1)
+    if lang == "zh":  # some English words are those of the API
+        assert page.locator("#sheet [title]").evaluate_all(UNNAMED) == [], "fields without words"
     assert watched.errors == []
 
 

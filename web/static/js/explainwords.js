@@ -35,11 +35,12 @@ export const FIELDS = {
   this: ["本读数", "This reading"],
   all: ["全部读数", "All readings"],
   refused: ["未接受的部分", "Refused parts"],
-  own_identity: ["设备号来自主题", "Device known from the topic"],
+  own_identity: ["自带时间或序号", "Has its own time or counter"],
   time: ["时间来自", "Time taken from"],
   name: ["字段", "Field"],
   value: ["数值", "Value"],
   unit: ["单位", "Unit"],
+  mark: ["设备所给标记", "Mark by the device"],
   time_ms: ["时间", "Time"],
   decoded_ms: ["解出的时间（UTC 或设备钟面）", "Time decoded (UTC or device clock)"],
   // locate
@@ -104,6 +105,9 @@ export const FIELDS = {
   near: ["周边站点", "Stations around"],
   end_ms: ["结束", "End"],
   // override
+  property: ["测项", "Property"],
+  channel: ["通道", "Channel"],
+  who: ["何人", "By whom"],
   stands: ["仍有效", "stands"],
   // store
   revision: ["版本", "Revision"],

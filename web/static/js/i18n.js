@@ -152,6 +152,8 @@ export const WORDS = {
   step_locate: ["归站", "Located"],
   step_convert: ["换算", "Converted"],
   step_quality: ["质检", "Checked"],
+  step_override: ["人工改标", "Set by a person"],
+  step_neighbour: ["与周边比较", "Compared with the stations around"],
   step_store: ["入库", "Stored"],
   step_figures: ["统计", "Figures"],
   step_alerts: ["预警", "Alerts"],
