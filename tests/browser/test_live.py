@@ -160,3 +160,43 @@ def test_all_alerts_are_counted_and_no_station_is_lowered(
     page.wait_for_function(LIVE)
     assert stored(page, "stations", last)["alert_level"] == 1
     assert watched.errors == []
+
+
+def test_a_panel_stays_true_over_a_shift(live_service: LiveService, watched: Watched) -> None:
+    """Files hold the last day at the click, small lines are drawn anew, and late readings come into the chart."""
+    station, topic = sender_of(live_service, "pm10", skip=1)
+    send(live_service, topic, *(message({"pm10": 50 + age % 7}, age_s=60 * age) for age in (480, 4, 3, 2)))
+    page = watched.open(live_service, s=station.id, p="pm10")
+    page.wait_for_selector("#station .uplot canvas")
+    page.wait_for_function(LIVE)
+    for link in page.locator("#station .acts a").all():
+        query = parse_qs(urlsplit(link.get_attribute("href") or "").query)
+        assert set(query) - {"format"} == {"station", "property", "channel"}
+
+    line = page.locator("#station tr[data-property=pm10] .spark path")
+    expect(line).to_have_attribute("d", re.compile("^M"))
+    before = line.get_attribute("d") or ""
+    send(live_service, topic, message({"pm10": 59}))
+    value_of(page, "pm10").to_have_text("59")
+    page.evaluate("async () => { (await import('/static/js/store.js')).store.skew_ms += 61_000; }")
+    expect(line).not_to_have_attribute("d", before, timeout=10_000)
+
+    late = message({"pm10": 77}, age_s=6 * 3600)
+    send(live_service, topic, late)
+    page.locator("#station .chart").focus()
+
+    chart = page.locator("#station .chart")
+    tip = chart.locator(".chart-tip")
+    chart.focus()
+
+    def found() -> bool:
+        for _ in range(8):  # points of the day, the last first
+            page.keyboard.press("ArrowLeft")
+            if "77 µg/m³" in (tip.text_content() or ""):
+                return True
+        for _ in range(8):
+            page.keyboard.press("ArrowRight")
+        return False
+
+    until(found, "the late reading on the chart")
+    assert watched.errors == []

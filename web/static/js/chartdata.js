@@ -34,6 +34,17 @@ export function lineOf(series, intervalS) {
   return { x, y, source };
 }
 
+/** The series `old` with all from `from_ms` on replaced by `more`, and without what is before `first_ms`. */
+export function joined(old, more, from_ms, first_ms) {
+  const at = (ms) => {
+    const found = old.times_ms.findIndex((time) => time >= ms);
+    return found < 0 ? old.times_ms.length : found;
+  };
+  const all = { ...more };
+  for (const name of ["times_ms", "values", "flags", "tests", "revisions", "known_ms"]) all[name] = [...old[name].slice(at(first_ms), at(from_ms)), ...more[name]];
+  return all;
+}
+
 /** [low, high] of the frame: good values decide; a near limit is taken in, a far one and spikes are not. */
 export function frameOf(y, limits) {
   const good = y.filter(Number.isFinite);

@@ -1,6 +1,7 @@
 // The chosen station on the right: who it is, what it says now, the last day, and why.
 import { ApiError, apiUrl, get } from "./api.js";
 import { drawChart } from "./chart.js";
+import { joined } from "./chartdata.js";
 import { byId, emptyState, h, setText, skeleton } from "./dom.js";
 import { openExplain } from "./explain.js";
 import { age, dayTime, nameOf, number, otherName } from "./format.js";
@@ -12,16 +13,17 @@ import { onTheme } from "./theme.js";
 
 const DAY_MS = 86_400_000;
 const TAIL_MS = 3000; //  at most one request for new points in this time
+const SPARKS_MS = 60_000;
 
 let hooks = null;
-let view = null; //  {id, chosen:{property, channel}, parts, chart, series, pinned, abort}
+let view = null; //  {id, chosen:{property, channel}, parts, chart, series, pinned, abort, sparksAt, tailFrom and tailNext: oldest point to ask for now, and once more}
 
 /** `hooks.close()` and `hooks.property(key)` tell the address. */
 export function startStation(given) {
   hooks = given;
   on("choice lang catalogue", open);
   on("latest", refresh);
-  on("readings", (rows) => rows.some(charted) && tail());
+  on("readings", (rows) => tail(rows.filter(charted)));
   on("stations", () => view && (store.stations.has(view.id) ? header() : open()));
   on("tick", ages);
   on("link", ({ recovered }) => {
@@ -53,7 +55,7 @@ function open() {
   }
   const all = seriesOf(id);
   const first = all.find((item) => item.property === wanted) ?? all.find((item) => item.property === station(id).headline?.property) ?? all[0];
-  view = { id, lang: lang(), catalogue: store.catalogue, chosen: { property: first?.property ?? null, channel: first?.channel ?? "main" }, abort: new AbortController(), chart: null, series: null, pinned: null, tailTimer: 0 };
+  view = { id, lang: lang(), catalogue: store.catalogue, chosen: { property: first?.property ?? null, channel: first?.channel ?? "main" }, abort: new AbortController(), chart: null, series: null, pinned: null, tailTimer: 0, tailFrom: Infinity, tailNext: Infinity, sparksAt: Infinity };
   build(panel, all);
 }
 
@@ -85,11 +87,14 @@ function build(panel, all) {
   loadSparks();
 }
 
-function loadSparks() {
-  const rows = new Map([...view.parts.body.children].map((row) => [row.dataset.key, row]));
-  const wanted = seriesOf(view.id).filter((item) => rows.has(item.key));
+async function loadSparks() {
+  const mine = view;
+  mine.sparksAt = Infinity; //  not again before all are there
+  const rows = new Map([...mine.parts.body.children].map((row) => [row.dataset.key, row]));
+  const wanted = seriesOf(mine.id).filter((item) => rows.has(item.key));
   const targets = wanted.map((item) => ({ ...item, element: rows.get(item.key).querySelector(".spark") }));
-  fillSparks(targets, station(view.id).interval_s, view.abort.signal);
+  await fillSparks(targets, station(mine.id).interval_s, mine.abort.signal);
+  mine.sparksAt = now();
 }
 
 function header() {
@@ -172,6 +177,7 @@ function ages() {
   if (!view.chosen.property) return;
   drawReadingAges(view.parts.body, seriesOf(view.id), station(view.id).interval_s);
   drawHero();
+  if (now() - view.sparksAt > SPARKS_MS && store.link.state === "live" && !document.hidden) loadSparks();
 }
 
 function choose(item) {
@@ -183,7 +189,9 @@ function choose(item) {
   loadChart();
 }
 
-const query = (from) => ({ station: view.id, property: view.chosen.property, channel: view.chosen.channel, from_ms: from, to_ms: Math.round(now()) });
+const charted = (row) => view && row.station === view.id && row.property === view.chosen.property && row.channel === view.chosen.channel;
+const which = () => ({ station: view.id, property: view.chosen.property, channel: view.chosen.channel });
+const query = (from) => ({ ...which(), from_ms: from, to_ms: Math.round(now()) });
 
 async function loadChart() {
   if (!view?.chosen.property) return;
@@ -191,10 +199,12 @@ async function loadChart() {
   const meta = property(chosen.property);
   setText(parts.chartTitle, t("chart", nameOf(meta) || chosen.property));
   const ask = query(Math.round(now() - DAY_MS));
-  parts.csv.href = apiUrl("series", { ...ask, format: "csv" });
-  parts.json.href = apiUrl("series", ask);
+  //  without a range: the last day up to the click, which may come hours later
+  parts.csv.href = apiUrl("series", { ...which(), format: "csv" });
+  parts.json.href = apiUrl("series", which());
   view.chart?.destroy();
   view.chart = view.series = null;
+  view.tailFrom = view.tailNext = Infinity;
   parts.chart.replaceChildren(skeleton(5));
   setText(parts.note, "");
   const stale = () => view?.id !== id || view.chosen !== chosen;
@@ -203,6 +213,7 @@ async function loadChart() {
     if (stale()) return;
     view.series = series;
     paintChart();
+    tail([]); //  what came meanwhile
   } catch (error) {
     if (error.name === "AbortError" || stale()) return;
     if (!(error instanceof ApiError)) throw error;
@@ -231,37 +242,44 @@ function paintChart() {
   setText(parts.note, notes.filter(Boolean).join(" · "));
 }
 
-const charted = (row) => view && row.station === view.id && row.property === view.chosen.property && row.channel === view.chosen.channel;
-
 /** New points come from the store, with their revision and time of receipt; the live value is already in the table. */
-function tail() {
-  if (!view.series || view.tailTimer) return;
-  view.tailTimer = setTimeout(fetchTail, TAIL_MS);
+function tail(rows) {
+  if (!view) return;
+  const day = now() - DAY_MS; //  what is still older has no place on the chart
+  const oldest = Math.min(view.tailFrom, ...rows.map((row) => row.time_ms).filter((ms) => ms >= day));
+  if (oldest === Infinity) return;
+  view.tailFrom = oldest;
+  //  a question that is about to be asked may come before the store has these rows
+  if (view.tailTimer && rows.length) view.tailNext = Math.min(view.tailNext, oldest);
+  if (view.series && !view.tailTimer) view.tailTimer = setTimeout(fetchTail, TAIL_MS);
 }
 
 async function fetchTail() {
-  const { series, id, chosen } = view;
-  view.tailTimer = 0;
-  if (!series) return;
-  const overlap = 5 * (station(id)?.interval_s ?? 60) * 1000; //  a pending check may still revise the last ones
-  const from = Math.max((series.times_ms.at(-1) ?? 0) - overlap, Math.round(now() - DAY_MS));
-  try {
-    const more = await get("series", query(from), view.abort.signal);
-    if (view?.id !== id || view.chosen !== chosen || view.series !== series) return;
-    view.series = join(series, more, from);
-    if (view.chart) view.chart.update(view.series);
-    else paintChart();
-  } catch (error) {
-    if (error.name !== "AbortError" && !(error instanceof ApiError)) throw error; //  the next reading asks again
+  const mine = view;
+  const { series, id, chosen, tailFrom } = mine;
+  if (!series) {
+    mine.tailTimer = 0;
+    return; //  the whole chart is on its way, and then asks for what came meanwhile
   }
-}
-
-function join(old, more, from) {
-  const until = old.times_ms.findIndex((ms) => ms >= from);
-  const keep = until < 0 ? old.times_ms.length : until;
-  const joined = { ...more };
-  for (const name of ["times_ms", "values", "flags", "tests", "revisions", "known_ms"]) joined[name] = [...old[name].slice(0, keep), ...more[name]];
-  return joined;
+  const overlap = 5 * (station(id)?.interval_s ?? 60) * 1000; //  a pending check may still revise the last ones
+  const day = Math.round(now() - DAY_MS);
+  let failed = false;
+  [mine.tailFrom, mine.tailNext] = [mine.tailNext, Infinity];
+  try {
+    const from = Math.max(Math.min((series.times_ms.at(-1) ?? 0) - overlap, tailFrom), day);
+    const more = await get("series", query(from), mine.abort.signal);
+    if (view === mine && mine.chosen === chosen && mine.series === series) {
+      mine.series = joined(series, more, from, day);
+      if (mine.chart) mine.chart.update(mine.series);
+      else paintChart();
+    }
+  } catch (error) {
+    if (error.name !== "AbortError" && !(error instanceof ApiError)) throw error;
+    mine.tailFrom = Math.min(mine.tailFrom, tailFrom); //  the next reading asks again
+    failed = true;
+  }
+  mine.tailTimer = 0; //  one after the other, so that none is joined to what another has replaced
+  if (!failed && view === mine) tail([]);
 }
 
 function why() {
