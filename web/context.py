@@ -14,6 +14,7 @@ from fastapi import Depends, Request
 from fastapi.responses import Response
 
 from qingtu.records import PROCESSED
+from web.backups import Backups
 from web.fanout import event
 from web.guard import ApiError, person_of
 from web.live import LiveView
@@ -39,12 +40,14 @@ class Context:
         live: latest readings, active alerts, open streams.
         stations: states of stations.
         monitor: status.
+        backups: makes them.
     """
 
     service: Service
     live: LiveView
     stations: Stations
     monitor: Monitor
+    backups: Backups
     _stop: threading.Event
     _thread: threading.Thread | None = None
 
@@ -52,10 +55,12 @@ class Context:
     def of(cls, service: Service) -> Context:
         """Put one together; :meth:`start` makes it follow."""
         live = LiveView(service)
-        return cls(service, live, Stations(service, live), Monitor(service, live), threading.Event())
+        stations, monitor = Stations(service, live), Monitor(service, live)
+        return cls(service, live, stations, monitor, Backups(service), threading.Event())
 
     def start(self) -> None:
         """Follow the bus, and tell pages every two seconds how things are."""
+        self.backups.clean()
         self.live.start()
         self._thread = threading.Thread(target=self._pulse, name="web-pulse", daemon=True)
         self._thread.start()

@@ -54,6 +54,7 @@ class DuckStore(Queries):
         self._config: dict[str, Any] = {"memory_limit": memory_limit, "threads": threads}
         self._log = structlog.get_logger("store")
         self._lock = threading.Lock()
+        self._copying = threading.Lock()
         self._apply_by: dict[str, Callable[[int, Sequence[Frame], Staged, Changes], None]] = {
             PROCESSED: self._processed,
             ALERTS: self._alerts,
@@ -344,8 +345,9 @@ class DuckStore(Queries):
             raise FileExistsError(f"{path} exists already: name a new file for the back-up")
         # Under another name first: what bears the name is whole.
         part = path.with_name(path.name + ".part")
-        part.unlink(missing_ok=True)
-        with self.cursor() as db:
+        # One at a time: the name under which the copy is attached is known to all connections of the database.
+        with self._copying, self.cursor() as db:
+            part.unlink(missing_ok=True)
             db.execute(f"ATTACH '{_quoted(part)}' AS copy_to")
             try:
                 name = db.execute("SELECT current_database()").fetchone()
@@ -353,7 +355,7 @@ class DuckStore(Queries):
                 db.execute(f'COPY FROM DATABASE "{name[0]}" TO copy_to')
             finally:
                 db.execute("DETACH copy_to")
-        part.replace(path)
+            part.replace(path)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,6 +131,18 @@ def test_a_backup_while_writing_is_of_one_moment(store: DuckStore, tmp_path: Pat
         copy.close()
     with pytest.raises(FileExistsError, match="exists already"):
         store.backup(tmp_path / "copy0.duckdb")
+
+
+def test_copies_made_at_once_are_all_whole(store: DuckStore, tmp_path: Path) -> None:
+    """Each waits for the other; none fails, and none is another one's."""
+    store.apply(PROCESSED, 0, [processed(0, [reading(0)])], 1)
+    paths = [tmp_path / f"copy{number}.duckdb" for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(store.backup, paths))
+    for path in paths:
+        copy = DuckStore(path)
+        assert stored(copy) == stored(store)
+        copy.close()
 
 
 def test_a_second_process_is_told_in_one_line(store: DuckStore, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -298,6 +300,45 @@ def test_backup_is_a_store_that_opens(run: Running) -> None:
     assert not (folder / "tokens").exists()
     assert run.post("backup", {"name": "monday"}).status_code == 409
     assert run.post("backup", {"name": "../up"}).status_code == 422
+
+
+@pytest.mark.parametrize("names", [["one"] * 4, ["one", "two", "three", "four"]])
+def test_backups_asked_for_at_once_spare_each_other(run: Running, names: list[str]) -> None:
+    """One is made; who asks meanwhile is told so, and what was made is whole."""
+    run.send("a", run.now_ms(), pm25=12)
+    run.settle()
+    begin = threading.Barrier(len(names))
+
+    def ask(name: str) -> httpx.Response:
+        begin.wait()
+        return run.post("backup", {"name": name})
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        answers = list(pool.map(ask, names))
+    made = [a.json() for a in answers if a.status_code == 201]
+    refused = [a.json()["error"] for a in answers if a.status_code == 409]
+    assert len(made) + len(refused) == len(names), [a.text for a in answers]
+    assert made
+    assert {error["code"] for error in refused} <= {"backup_running", "backup_exists"}
+    backups = run.service.settings.data / "backups"
+    assert {path.name for path in backups.iterdir()} == {one["name"] for one in made}
+    for one in made:
+        store = DuckStore(backups / one["name"] / "qingtu.duckdb")
+        assert store.count("readings") == 1
+        store.close()
+
+
+def test_what_a_killed_backup_left_is_removed(tmp_path: Path) -> None:
+    """At the next start, and before the next back-up."""
+    left, whole = tmp_path / "data" / "backups" / "monday.part", tmp_path / "data" / "backups" / "sunday"
+    for folder in (left, whole):
+        folder.mkdir(parents=True)
+        (folder / "qingtu.duckdb").touch()
+    with running(tmp_path / "data", small_catalogue()) as run:
+        assert [path.name for path in whole.parent.iterdir()] == ["sunday"]
+        left.mkdir()
+        assert run.post("backup", {"name": "tuesday"}).status_code == 201
+        assert {path.name for path in whole.parent.iterdir()} == {"sunday", "tuesday"}
 
 
 def test_reload_of_a_wrong_catalogue_changes_nothing(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """How the service is: status, ledger, audit, explain, back-up, metrics, health."""
 
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -11,14 +10,11 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from qingtu.bus.gauges import gauges
-from qingtu.bus.sqlite import SqliteBus
-from qingtu.clock import iso
 from web import explain as explaining
 from web.api import answers
 from web.api.answers import sent, told
 from web.api.readings import Ms, Name, span_ms
 from web.context import Context, Ctx, Person, answer, known_person
-from web.guard import ApiError
 
 router = APIRouter(tags=["service"])
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -70,29 +66,15 @@ class Backup(BaseModel):
 def backup(request: Request, context: Ctx, person: Person, body: Backup | None = None) -> Response:
     """Copy store, bus and catalogues while they are in use. Secret and tokens are not copied: keep them elsewhere."""
     del person
-    service = context.service
-    given = body.name if body is not None else None
-    name = given or re.sub(r"[^0-9TZ]", "", iso(service.clock.now_us() // 1_000_000 * 1_000_000))
-    folder = service.settings.data / "backups" / name
-    part = folder.with_name(f"{name}.part")
-    if folder.exists():
-        raise ApiError(409, "backup_exists", f"备份 {name} 已存在", f"a back-up called {name} is there already")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.parent.mkdir(exist_ok=True)
-        part.mkdir(mode=0o700)  # it may be moved out of the data folder, which is closed to others as well
-        # The store first: what the bus holds beyond it is applied again after a restore, never missing.
-        service.store.backup(part / "qingtu.duckdb")
-        if isinstance(service.bus, SqliteBus):  # what stands on Kafka is kept, and copied, by Kafka
-            service.bus.backup(part / "bus")
-        shutil.copytree(service.settings.data / "catalogues", part / "catalogues")
-        part.rename(folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+    folder = context.backups.make(body.name if body is not None else None)
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     size = sum(p.stat().st_size for p in files)
-    data = {"folder": str(folder), "name": name, "files": [str(p.relative_to(folder)) for p in files], "bytes": size}
+    data = {
+        "folder": str(folder),
+        "name": folder.name,
+        "files": [str(p.relative_to(folder)) for p in files],
+        "bytes": size,
+    }
     return answer(request, data, 201)
 
 
