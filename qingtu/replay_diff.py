@@ -98,7 +98,8 @@ def _copy(settings: Settings, copy: Path, client: Client | None) -> None:
     bus = sum(path.stat().st_size for path in (settings.data / "bus").glob("*")) if client is not None else 0
     replay.need_space(copy.parent, 2 * live.stat().st_size + bus)
     if client is not None:
-        made = settings.data / "backups" / client.post("/api/backup", {"name": f"replay-{copy.parent.name}"})["name"]
+        answer = client.post("/api/backup", {"name": f"replay-{copy.parent.name}"}, patient=True)
+        made = settings.data / "backups" / answer["name"]
         try:
             shutil.move(made / LIVE, copy)
         finally:

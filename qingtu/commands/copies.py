@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
 from typing import Annotated
 
@@ -10,7 +11,8 @@ import typer
 
 from qingtu.commands.host import reach
 from qingtu.commands.options import Data, SettingsFile, settings_of, time_us
-from qingtu.commands.output import out
+from qingtu.commands.output import err, out
+from qingtu.commands.progress import waiting
 from qingtu.errors import StartError
 
 FORMATS = {".parquet": "parquet", ".csv": "csv"}
@@ -33,7 +35,8 @@ def export(
     if target.exists() and not force:
         raise typer.BadParameter(f"{target} is there already; --force replaces it / 已存在, 加 --force 覆盖")
     span = {"from_ms": time_us(since) // 1000 if since else 0, "to_ms": time_us(until) // 1000 if until else _END_MS}
-    with reach(settings_of(file, data)) as client:
+    broken_off = f"已中断, 未写出 / broken off: {target} was not written"
+    with reach(settings_of(file, data)) as client, waiting(err(), f"导出 / exporting {target}", broken_off):
         size = client.download("/api/export", target, format=fmt, **span)
     out().print(f"已导出 / exported: {target} ({size:,} bytes)", soft_wrap=True)
 
@@ -52,8 +55,10 @@ def backup(
         raise typer.BadParameter(f"{target} is there already / 已存在")
     settings = settings_of(file, data)
     with reach(settings) as client:
-        made = client.post("/api/backup", {})
-        folder = settings.data / "backups" / made["name"]  # the service may have another working folder
+        name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        folder = settings.data / "backups" / name  # the service may have another working folder
+        with waiting(err(), f"备份 / backing up to {target}", _broken_off(folder, stays=client.stays)):
+            made = client.post("/api/backup", {"name": name}, patient=True)
         try:
             target.absolute().parent.mkdir(parents=True, exist_ok=True)
             shutil.move(folder, target)
@@ -63,3 +68,12 @@ def backup(
                 f"cannot be moved to {target}: {error.strerror}"
             ) from error
     out().print(f"已备份 / backed up: {target} ({made['bytes']:,} bytes)", soft_wrap=True)
+
+
+def _broken_off(folder: Path, *, stays: bool) -> str:
+    if stays:
+        return f"已中断, 服务仍会完成备份 / broken off: the service finishes the back-up, in {folder}"
+    return (
+        f"已中断, 仅当已完成时才有备份 / broken off: there is a back-up, {folder}, only if it was done already; what "
+        "is half is removed at the next start"
+    )

@@ -156,7 +156,7 @@ def reach(settings: Settings, *, acts: bool = False) -> Iterator[Client]:
     web = settings.web.model_copy(update={"host": LOCAL, "port": 0})
     quiet = settings.model_copy(update={"web": web})
     with Host(quiet, Options(gateway=False), start=acts) as host:
-        yield Client(host.url, host.token)
+        yield Client(host.url, host.token, stays=False)
 
 
 def port_free(port: int, host: str = LOCAL) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,11 @@ from qingtu.client import running_service
 from qingtu.clock import SystemClock
 from qingtu.commands.host import reach
 from qingtu.commands.options import Catalogue, Data, Json, SettingsFile, local_time, settings_of, time_us
-from qingtu.commands.output import ledger_line, ledger_table, out, print_json, print_table
+from qingtu.commands.output import err, ledger_line, ledger_table, out, print_json, print_table
+from qingtu.commands.progress import waiting
+
+if TYPE_CHECKING:
+    from qingtu.client import Client
 
 LEVELS = ("", "蓝 blue", "黄 yellow", "橙 orange", "红 red")
 ALERT_STATES = {
@@ -89,7 +93,7 @@ def ledger(
     Exit code 1 when the sums do not balance, or a recount does not agree.
     """
     with reach(settings_of(file, data)) as client:
-        report = client.post("/api/audit", {}) if audit else None
+        report = _audited(client) if audit else None
         found = report["ledger"] if report is not None else client.get("/api/ledger")
     if json:
         print_json(report or found)
@@ -100,6 +104,14 @@ def ledger(
             print_table(("核对 audit", "重算 counted", "账面 booked", "一致 agrees"), rows)
     if not found["balanced"] or (report is not None and not report["agrees"]):
         raise typer.Exit(1)
+
+
+def _audited(client: Client) -> Any:
+    broken_off = "已中断, 未作更改 / broken off, nothing was changed"
+    if client.stays:
+        broken_off += "; 服务算完前不入库 / the service counts to the end, and stores nothing before"
+    with waiting(err(), "重新核算 / recounting", broken_off):
+        return client.post("/api/audit", {}, patient=True)
 
 
 def stations(

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import signal
+import subprocess
+import sys
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -13,6 +17,7 @@ import pytest
 
 from qingtu.client import Client, ServiceError, running_service
 from qingtu.errors import NotFound, RetryLater
+from tests.cli.conftest import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,6 +95,93 @@ def test_nobody_there() -> None:
         pass
     with pytest.raises(RetryLater, match="does not answer"):
         Client(url, "t").get("/api/x")
+
+
+@contextmanager
+def _busy(for_s: float, *, length: int = 2, healthy: bool = True) -> Iterator[tuple[str, threading.Event]]:
+    """Serve an answer that takes its time, and /healthz at once or, like a process that hangs, never.
+
+    Give the address, and what is set when something is asked.
+    """
+    asked = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            if self.path == "/healthz" and not healthy:
+                return
+            if self.path != "/healthz":
+                asked.set()
+                time.sleep(for_s)
+            self.send_response(200)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        do_GET = do_POST  # noqa: N815 - the name that http.server calls
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_what_takes_long_is_waited_for_while_the_service_lives(tmp_path: Path) -> None:
+    """Longer than any other answer may take; without patience the same is given up."""
+    with _busy(1.0) as (url, _):
+        client = Client(url, "t", timeout_s=0.3)
+        assert client.post("/api/audit", {}, patient=True) == {}
+        assert client.download("/api/export", tmp_path / "f") == 2
+        with pytest.raises(RetryLater, match="does not answer"):
+            client.post("/api/audit", {})
+
+
+def test_nobody_waits_for_a_service_that_hangs() -> None:
+    """One that does not even say that it lives is given up."""
+    with _busy(2.0, healthy=False) as (url, _):
+        client = Client(url, "t", timeout_s=0.3)
+        with pytest.raises(RetryLater, match="silent for"):
+            client.post("/api/audit", {}, patient=True)
+
+
+def test_a_file_that_is_cut_off_is_no_file(tmp_path: Path) -> None:
+    """A service that ends within the answer leaves nothing that could be taken for the whole."""
+    with _busy(0.0, length=3) as (url, _), pytest.raises(RetryLater, match="stopped within the file"):
+        Client(url, "t").download("/api/export", tmp_path / "f")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["export", "f.csv"], "未写出 / broken off: f.csv was not written"),
+        (["backup", "copy"], "the service finishes the back-up, in "),
+        (["ledger", "--audit"], "nothing was changed; 服务算完前不入库 / the service counts to the end"),
+    ],
+)
+def test_ctrl_c_says_what_becomes_of_what_was_asked(words: list[str], told: str, tmp_path: Path) -> None:
+    """What takes long can be left: exit code 130, one line that says how things stand, and no half file."""
+    (tmp_path / "data").mkdir()
+    with _busy(3.0) as (url, asked):
+        (tmp_path / "data" / "service.json").write_text(json.dumps({"url": url, "token": "t"}))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "qingtu.cli", *words, "--data", "data"],
+            cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert asked.wait(60)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert told in err
+    assert err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_finding_the_service(tmp_path: Path) -> None:
