@@ -226,6 +226,27 @@ def test_what_does_not_exist_or_makes_no_sense_is_refused_in_two_languages(run: 
         assert "<b>" not in answer.text
 
 
+@pytest.mark.parametrize("edge", [-62_135_596_800_000, 253_402_300_799_000])
+def test_the_first_and_the_last_time_there_is_can_be_asked_about(run: Running, edge: int) -> None:
+    """At either edge of what may be asked there is nothing, and that is the answer; beyond it is refused."""
+    run.send("a", run.now_ms(), pm25=12)
+    run.settle()
+    series = "station=A&property=pm25"
+    paths = (
+        f"series?{series}&to_ms={edge}&from_ms={edge}", f"series?{series}&as_of_ms={edge}",
+        f"series?{series}&to_ms={edge}", f"series?{series}&to_ms={edge}&format=csv",
+        f"figures?{series}&to_ms={edge}&from_ms={edge}", f"figures?{series}&to_ms={edge}",
+        f"events?to_ms={edge}", f"events?to_ms={edge}&from_ms={edge}",
+        f"explain?{series}&time_ms={edge}", f"corrections?since_ms={edge}",
+        f"export?from_ms={edge - 1000 * (edge > 0)}&to_ms={edge + 1000 * (edge < 0)}",
+    )  # fmt: skip
+    for path in paths:
+        answer = run.http.get(f"/api/{path}")
+        assert answer.status_code == 200, (path, answer.text)
+    beyond = edge + (1 if edge > 0 else -1)
+    assert run.http.get(f"/api/series?{series}&to_ms={beyond}").status_code == 422
+
+
 def test_metrics_and_health(run: Running) -> None:
     """Prometheus finds lag and ledger; the service is alive and ready."""
     run.send("a", run.now_ms(), pm25=12)

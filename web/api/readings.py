@@ -47,7 +47,7 @@ _SERIES = told(answers.Series) | {200: {"model": answers.Series, "content": {"te
 
 
 def span_ms(context: Context, from_ms: int | None, to_ms: int | None, days: int) -> tuple[int, int]:
-    """Return first and last time of a range, so many days up to now unless told.
+    """Return first and last time of a range, so many days up to now unless told; no earlier than there is a time.
 
     Raises:
         ApiError: both are told, and the last one comes first.
@@ -55,7 +55,7 @@ def span_ms(context: Context, from_ms: int | None, to_ms: int | None, days: int)
     if from_ms is not None and to_ms is not None and to_ms < from_ms:
         raise ApiError(422, "bad_request", "to_ms 不得小于 from_ms", "to_ms must not be less than from_ms")
     end = context.live.now_ms() if to_ms is None else to_ms
-    return end - days * _DAY_MS if from_ms is None else from_ms, end
+    return max(_FIRST_MS, end - days * _DAY_MS) if from_ms is None else from_ms, end
 
 
 class SeriesQuery(BaseModel):
