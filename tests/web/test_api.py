@@ -7,12 +7,20 @@ import io
 import time
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pytest
 
+from qingtu.contracts import ReadingQuery
+from qingtu.errors import RetryLater
+from qingtu.records import PROCESSED
+from qingtu.store.duckdb import DuckStore
+from tests.store import build
+from tests.store.build import processed
 from tests.waiting import until
 from tests.web.conftest import FORMULA, HOSTILE, Running, running, small_catalogue
+from web.api.series_csv import pieces
 from web.guard import CSP
 
 if TYPE_CHECKING:
@@ -204,6 +212,50 @@ def test_series_as_csv_is_safe_in_a_spreadsheet(run: Running) -> None:
     assert float(row["value"]) == pytest.approx(40)
     cold = run.http.get("/api/series", params={"station": "A", "property": "air_temperature", "format": "csv"})
     assert next(csv.DictReader(io.StringIO(cold.text)))["value"] == "-3.25"
+
+
+def test_csv_holds_all_readings_of_a_range(run: Running) -> None:
+    """More than the JSON answer tells: in the order of their times, each once; nothing is cut without a word."""
+    end, count = run.now_ms(), 50_200
+    for first in range(0, count, 400):
+        times = range(end - first * 1000, end - min(first + 400, count) * 1000, -1000)
+        run.publish("a", [{"time": at, "readings": {"pm25": 12}} for at in times])
+    run.settle()
+    ask: dict[str, Any] = {"station": "A", "property": "pm25", "from_ms": 0, "to_ms": end}
+    told = run.get("series", **ask)
+    assert (len(told["times_ms"]), told["truncated"]) == (50_000, True)
+    text = run.http.get("/api/series", params={**ask, "format": "csv"}).text
+    table = pcsv.read_csv(io.BytesIO(text.encode()))
+    times_ms = [int(at.timestamp() * 1000) for at in table.column("time").to_pylist()]
+    assert times_ms == list(range(end - (count - 1) * 1000, end + 1, 1000))
+    assert run.http.head("/api/series", params={**ask, "format": "csv"}).status_code == 200
+
+
+def test_a_store_that_refuses_begins_no_csv(run: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told as with every other question, not by a file that ends."""
+    readings = run.service.store.readings
+
+    def refuse(query: ReadingQuery) -> pa.Table:
+        if query.limit != 1:
+            raise RetryLater("忙 / busy")
+        return readings(query)
+
+    assert run.http.get("/api/series?station=A&property=pm25&format=csv").text.count("\n") == 1
+    monkeypatch.setattr(run.service.store, "readings", refuse)
+    assert run.http.get("/api/series?station=A&property=pm25&format=csv").status_code == 503
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 100])
+def test_pieces_are_the_whole_in_order(limit: int, tmp_path: Path) -> None:
+    """However readings lie in time, and however few a piece may hold."""
+    minutes = [-1_000_000, *range(5), 7, 9, 1000, 1001, *range(5000, 5030), 30_000_000]
+    store = DuckStore(tmp_path / "store.duckdb")
+    store.apply(PROCESSED, 0, [processed(0, [build.reading(minute, float(minute)) for minute in minutes])], 1)
+    query = ReadingQuery([build.SERIES[0]], build.T0 - 10**15, build.T0 + 10**16)
+    found = list(pieces(store, query, limit))
+    assert max(piece.num_rows for piece in found) <= limit
+    assert [value for piece in found for value in piece.column("value").to_pylist()] == minutes
+    store.close()
 
 
 def test_what_does_not_exist_or_makes_no_sense_is_refused_in_two_languages(run: Running) -> None:

@@ -3,12 +3,13 @@
 import math
 import os
 import tempfile
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.background import BackgroundTask
 
@@ -22,7 +23,8 @@ from qingtu.properties import load_properties
 from web import words
 from web.api import answers
 from web.api.answers import sent, told
-from web.api.csv import csv_text, file_name
+from web.api.csv import file_name
+from web.api.series_csv import lines, pieces
 from web.context import Context, Ctx, Person, answer
 from web.guard import ApiError
 from web.live import COLUMNS
@@ -31,7 +33,7 @@ from web.unknown import check_series, check_station
 router = APIRouter(prefix="/api", tags=["readings"])
 
 SERIES_ROWS = 50_000
-"""Readings of one answer at most; the newest are kept, and ``truncated`` says so."""
+"""Readings of one JSON answer at most; the newest are kept, and ``truncated`` says so."""
 _DAY_MS = DAY // 1000
 
 
@@ -146,16 +148,17 @@ def series(request: Request, context: Ctx, asked: Annotated[ReadingsQuery, Query
     unit = _unit(context, key)
     start, end = asked.span_ms(context, 1)
     known_by = None if asked.as_of_ms is None else asked.as_of_ms * 1000 + 999
-    query = ReadingQuery([key], start * 1000, end * 1000 + 1000, known_by_us=known_by, limit=SERIES_ROWS + 1)
+    limit = 1 if asked.format == "csv" else SERIES_ROWS + 1
+    query = ReadingQuery([key], start * 1000, end * 1000 + 1000, known_by_us=known_by, limit=limit)
     table = context.service.store.readings(query)
     if asked.as_of_ms is None and _is_behind(context, key, query, table):
         context.wait_for_store()
         table = context.service.store.readings(query)
+    if asked.format == "csv":
+        return _csv(context, key, unit, query)
     truncated = table.num_rows > SERIES_ROWS
     if truncated:
         table = table.slice(1)
-    if asked.format == "csv":
-        return _csv(context.service.catalogue, key, unit, table)
     data = {
         "station": asked.station, "property": asked.property, "channel": asked.channel, "unit": unit,
         "unit_label": words.unit_label(unit),
@@ -209,35 +212,13 @@ def limits_of(catalogue: Catalogue, key: tuple[str, str, str]) -> list[dict[str,
     return out
 
 
-def _csv(catalogue: Catalogue, key: tuple[str, str, str], unit: str, table: Any) -> Response:
-    station = catalogue.stations.get(key[0])
-    names = (station.zh, station.en) if station else ("", "")
-    checks = {int(bit): words_["key"] for bit, words_ in words.tests().items()}
-    head = (
-        "time",
-        "station",
-        "name_zh",
-        "name_en",
-        "property",
-        "channel",
-        "value",
-        "unit",
-        "flag",
-        "tests",
-        "revision",
-        "known_at",
-    )
-    columns = [table.column(n).to_pylist() for n in ("time", "value", "flag", "tests", "revision", "known_at")]
-
-    def failed(tests: int) -> str:
-        return " ".join(checks.get(bit, str(bit)) for bit in range(32) if tests >> bit & 1)
-
-    rows = (
-        (iso(time), key[0], *names, *key[1:], value, unit, flag, failed(tests), revision, iso(known))
-        for time, value, flag, tests, revision, known in zip(*columns, strict=True)
-    )
+def _csv(context: Context, key: tuple[str, str, str], unit: str, query: ReadingQuery) -> Response:
+    """Send all readings, in pieces: one answer of ten years would fill memory, and a cut one would be taken for all."""
+    text = lines(context.service.catalogue, key, unit, pieces(context.service.store, query))
+    # The first piece before the first byte: a store that refuses is then told as such, and no file begins.
+    first = [next(text), next(text, "")]
     name = file_name("_".join(key), "csv")
-    return Response(csv_text(head, rows), media_type="text/csv; charset=utf-8", headers={
+    return StreamingResponse(chain(first, text), media_type="text/csv; charset=utf-8", headers={
         "Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"})  # fmt: skip
 
 
