@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 QUEUE_BYTES: Final = 8 * 1024 * 1024
 """What may wait for one client."""
+PIECE_BYTES: Final = 1024 * 1024
+"""What is joined for one client at most: so much more stands in its connection beside what waits."""
 CLIENTS: Final = 200
 """Open streams at most."""
 _BYE: Final = orjson.dumps({"zh": "连接太慢, 请重新连接", "en": "this connection is too slow; connect again"}).decode()
@@ -65,19 +67,33 @@ class Subscriber:
             self._closed = True
 
     async def events(self) -> AsyncIterator[bytes]:
-        """Yield what was offered; several events that wait come as one piece."""
+        """Yield what was offered; events that wait come as one piece of at most :data:`PIECE_BYTES`, or alone.
+
+        A piece counts as waiting until the next one is asked for: only then has the connection taken it.
+        """
+        taken = 0
         while True:
             await self._news.wait()
             self._news.clear()
-            with self._lock:
-                data = b"".join(self._waiting)
-                self._waiting.clear()
-                self._bytes = 0
-                closed = self._closed
-            if data:
-                yield data
+            while True:
+                with self._lock:
+                    self._bytes -= taken
+                    piece, closed = self._piece(), self._closed
+                taken = len(piece)
+                if not piece:
+                    break
+                yield piece
             if closed:
                 return
+
+    def _piece(self) -> bytes:
+        """Take the next events out of the queue; they stay counted."""
+        events: list[bytes] = []
+        size = 0
+        while self._waiting and (not size or size + len(self._waiting[0]) <= PIECE_BYTES):
+            events.append(self._waiting.popleft())
+            size += len(events[-1])
+        return b"".join(events)
 
 
 class Fanout:

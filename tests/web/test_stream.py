@@ -143,6 +143,49 @@ def test_a_client_that_is_too_slow_is_told_to_come_again() -> None:
     assert told == list(range(100))
 
 
+def test_what_was_handed_over_counts_until_it_is_sent() -> None:
+    """A client that does not take its piece holds no more than the limit, the piece included."""
+
+    async def scene() -> list[bool]:
+        client = Subscriber(1000)
+        events = client.events()
+        offered = [client.offer(b"a" * 600)]
+        assert await anext(events) == b"a" * 600
+        offered += [client.offer(b"b" * 300), client.offer(b"c" * 300)]
+        assert b"reconnect" in await anext(events)
+        return offered
+
+    assert asyncio.run(scene()) == [True, True, False]
+
+
+def test_what_was_sent_counts_no_more() -> None:
+    """A client that takes everything is never given up, however much it is in sum."""
+
+    async def scene() -> None:
+        client = Subscriber(1000)
+        events = client.events()
+        for _ in range(20):
+            next_one = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(0)  # it is asked for before there is anything: the one before is sent
+            assert client.offer(b"x" * 900)
+            assert await next_one == b"x" * 900
+
+    asyncio.run(scene())
+
+
+def test_pieces_are_bounded_and_lose_nothing() -> None:
+    """Events that wait are joined up to a MiB; a larger one comes alone, and the order stays."""
+
+    async def scene() -> list[bytes]:
+        client = Subscriber(2**24)
+        for size in (0, 600_000, 400_000, 300_000, 2_000_000, 5, 7):
+            assert client.offer(b"e" * size)
+        client.close()
+        return [piece async for piece in client.events()]
+
+    assert [len(piece) for piece in asyncio.run(scene())] == [1_000_000, 300_000, 2_000_000, 12]
+
+
 def test_a_client_that_never_reads_holds_up_neither_others_nor_the_end(tmp_path: Path) -> None:
     """Behind a full socket its queue fills and it is given up; other pages go on, and the server stops."""
     with running(tmp_path / "data", small_catalogue()) as run:
