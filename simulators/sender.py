@@ -110,7 +110,8 @@ class Sender:
         place_in_burst = (time_us - episode.start_us) // self.device.interval_us
         at_us = episode.end_us + place_in_burst * min(_BURST_STEP_US, self.device.interval_us // 4)
         if start_us <= at_us < end_us:
-            late = at_us - time_us > max(_LATE_INTERVALS * self.device.interval_us, _LATE_US)
+            # by the interval that the catalogue declares, which is what the pass knows, not by the one of this run
+            late = at_us - time_us > max(_LATE_INTERVALS * self.device.entry.interval_s * SECOND, _LATE_US)
             expected = "late" if late else "stored"
             witness(self._fact(n, "late", self.device.payload(n), expected))
             yield self._message(n, at_us, "late", expected)

@@ -68,7 +68,7 @@ def read_time(claimed: Any) -> int:
         except ValueError:
             raise Refused("bad_time") from None
         moment = moment if moment.tzinfo else moment.replace(tzinfo=CHINA)
-        return round(moment.timestamp()) * SECOND + moment.microsecond
+        return round(moment.timestamp() * SECOND)
     # told apart by magnitude: s, ms, µs or ns since 1970, for times from 1990 on
     number = float(claimed)
     if number > 6.3e17:
@@ -278,6 +278,19 @@ def test_a_duplicate_is_the_same_bytes_twice_and_a_burst_keeps_its_order() -> No
         mine = [f for f in held if f.device == device]
         assert [f.from_us for f in mine] == sorted(f.from_us for f in mine)
         assert all(0 <= sent[f.id] - f.from_us <= 51 * MINUTE for f in mine)
+
+
+@pytest.mark.parametrize("interval_s", [120.0, 900.0, 3600.0])
+def test_late_is_judged_as_the_pass_does_at_any_rate(interval_s: float) -> None:
+    """A rate of one's own changes how often devices send, not what the catalogue declares of them."""
+    plan = FaultPlan(3, {"late": 1.0}, begin_us=LIVE, live_from_us=LIVE)
+    facts: list[Fact] = []
+    messages = list(World(city(), 3, faults=plan, interval_s=interval_s).messages(LIVE, LIVE + 3 * HOUR, facts.append))
+    outcome = LittlePipeline(messages)
+    assert {fact.expected for fact in facts} == {"late", "stored"}
+    for fact in facts:
+        late = outcome.late((fact.station, fact.property, fact.channel), fact.from_us)
+        assert late == (fact.expected == "late"), fact
 
 
 def test_a_dead_gateway_silences_its_whole_network() -> None:
