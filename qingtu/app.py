@@ -18,6 +18,7 @@ from ingest.routes import RouteTable
 from processors.aggregates import DERIVED
 from processors.aggregates.derive import SECTIONS, Derive
 from processors.process import Process
+from qingtu.audit import audit
 from qingtu.bus import open_bus
 from qingtu.catalogue import Catalogue, load_catalogue
 from qingtu.clock import Clock, SystemClock
@@ -30,7 +31,7 @@ from qingtu.health import problems
 from qingtu.heap import keep_little
 from qingtu.housekeeping import Housekeeping
 from qingtu.lanes import Gather, Lanes
-from qingtu.ledger import Ledger, audit
+from qingtu.ledger import Ledger
 from qingtu.metrics import Metrics
 from qingtu.orders import Orders
 from qingtu.outage import Outage
@@ -539,7 +540,7 @@ class Service:
         raise NotFound(f"原始数据已过保存期 / raw row {position} is older than what raw still holds ({held})")
 
     def audit(self) -> dict[str, Any]:
-        """Recount everything; see :func:`qingtu.ledger.audit`. Storing waits meanwhile, nothing else does.
+        """Recount everything; see :func:`qingtu.audit.audit`. Storing waits meanwhile, nothing else does.
 
         Raises:
             QingtuError: this process has no ledger.

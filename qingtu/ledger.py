@@ -2,7 +2,7 @@
 
 *Received* is counted from the headers of raw frames, *outcomes* by the store from manifests, *in flight* from bus
 offsets: messages of raw frames that the primary store has not decided. Nothing is got by subtraction, so a wrong sum
-shows. :func:`audit` recounts everything from the rows themselves.
+shows. :mod:`qingtu.audit` recounts everything from the rows themselves.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ import threading
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import orjson
 
 from qingtu.clock import HOUR
 from qingtu.contracts import StateDelta
-from qingtu.records import RAW, Kind, codes_of, decode, decode_header, times_of
+from qingtu.records import RAW, decode_header
 from qingtu.stage import missing
 from qingtu.store.books import COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from qingtu.contracts import Bus, Record
     from qingtu.store.contract import PrimaryStore
@@ -85,7 +84,7 @@ class Ledger:
         # What was counted before, but perhaps not decided: in flight again until the store says otherwise.
         origin = self._store.ledger()[1].get(partition, -1)
         at = max(origin + 1, self._bus.start(RAW, partition))
-        for record in _frames(self._bus, partition, at, self._next[partition]):
+        for record in frames(self._bus, partition, at, self._next[partition]):
             self._open[partition].append((record.offset, _counts(record.data)))
 
     def step(self) -> bool:
@@ -166,8 +165,15 @@ class Ledger:
         no matter who trimmed.
         """
         with self._lock:
-            starts = {partition: self._bus.start(RAW, partition) for partition in self._first}
-            return {hour for p, first in self._first.items() for hour, offset in first.items() if offset < starts[p]}
+            return self._begun({partition: self._bus.start(RAW, partition) for partition in self._first})
+
+    def begun(self, before: Mapping[int, int]) -> set[int]:
+        """Return the hours that have messages in raw frames before an offset, which is given by partition."""
+        with self._lock:
+            return self._begun(before)
+
+    def _begun(self, before: Mapping[int, int]) -> set[int]:
+        return {hour for p, first in self._first.items() for hour, offset in first.items() if offset < before[p]}
 
     def _look(self) -> None:
         """Bring the rows of all networks and hours, and their sums, up to now."""
@@ -236,59 +242,19 @@ def _counts(data: bytes) -> list[tuple[Key, int]]:
     return [((network, hour // HOUR), n) for network, hour, n in decode_header(data)["counts"]]
 
 
-def _frames(bus: Bus, partition: int, at: int, end: int) -> Iterator[Record]:
-    """Yield the frames of raw from an offset up to another one.
+def frames(bus: Bus, partition: int, at: int, end: int, stream: str = RAW) -> Iterator[Record]:
+    """Yield the frames of a stream, raw unless told, from an offset up to another one.
 
     Raises:
-        RetryLater: raw ends before: it is another one than was counted.
+        RetryLater: it ends before: it is another one than was counted.
     """
     while at < end:
-        found = bus.read(RAW, partition, at, _BATCH)
-        missing(bus, RAW, partition, end, ())
-        if not found:  # a gap up to the end, or raw is closed
+        found = bus.read(stream, partition, at, _BATCH)
+        missing(bus, stream, partition, end, ())
+        if not found:  # a gap up to the end, or the stream is closed
             return
         for record in found:
             if record.offset >= end:
                 return
             yield record
             at = record.offset + 1
-
-
-def audit(bus: Bus, store: PrimaryStore, ledger: Ledger) -> dict[str, Any]:
-    """Recount everything from raw rows, the store and quarantine, and compare with the ledger.
-
-    Args:
-        bus: raw is read from its oldest frame on.
-        store: its tables are counted. It may not move before this call has ended; raw may grow.
-        ledger: to be checked.
-
-    Returns:
-        ``ledger``, its report; ``agrees``, and ``checks``: rows of name, counted, booked, agrees. When raw was trimmed,
-        what came in is compared for the hours that are still wholly held. What expired counts as it was counted then.
-    """
-    report = ledger.report()
-    in_store = store.count("readings") + store.expired()
-    in_quarantine = len(store.in_quarantine()) + store.rejected_expired()
-    counted: Counter[Key] = Counter()
-    for partition in range(bus.partitions):
-        for record in _frames(bus, partition, bus.start(RAW, partition), report["raw_end"][partition]):
-            rows = decode(record.data).sections["rows"]
-            mine = np.asarray(rows.column("kind")) == Kind.MESSAGE
-            mine &= ~rows.column("redrive_of").is_valid().to_numpy(zero_copy_only=False)
-            networks, names = codes_of(rows.column("network"))
-            hours = times_of(rows.column("received_at")) // HOUR
-            for code, hour in zip(networks[mine].tolist(), hours[mine].tolist(), strict=True):
-                counted[names[code], hour] += 1
-    booked = {(r["network"], r["hour"] // HOUR): r["received"] for r in report["by"]}
-    gone = ledger.trimmed()
-    checks = [
-        ("messages in raw", _without(counted, gone), _without(booked, gone)),
-        ("readings in the store", in_store, report["readings"]["stored"]),
-        ("messages in quarantine", in_quarantine, report["messages"]["quarantined"]),
-    ]
-    rows_ = [{"name": n, "counted": c, "booked": b, "agrees": c == b} for n, c, b in checks]
-    return {"ledger": report, "agrees": all(r["agrees"] for r in rows_), "checks": rows_}
-
-
-def _without(counts: Mapping[Key, int], hours: Collection[int]) -> int:
-    return sum(n for key, n in counts.items() if key[1] not in hours)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qingtu.clock import HOUR, SECOND
 from qingtu.errors import RetryLater
 from qingtu.ledger import Ledger
-from qingtu.records import RAW
+from qingtu.records import PROCESSED, RAW
 from tests.process.support import CAT, T0, catalogue, configure, message, reading, station, tick
 from tests.store.pipeline import Pipeline
 
@@ -196,6 +196,81 @@ def test_the_audit_finds_rows_that_are_gone(pipeline: Pipeline, table: str, name
     audit = pipeline.audit()
     assert not audit["agrees"]
     assert [(c["name"], c["booked"] - c["counted"]) for c in audit["checks"] if not c["agrees"]] == [(name, 1)]
+
+
+@pytest.mark.parametrize(
+    ("instead", "name"),
+    [("duplicate", "duplicate messages"), ("ignored", "ignored messages"), ("quarantined", "messages in quarantine")],
+)
+def test_the_audit_finds_messages_booked_under_another_outcome(pipeline: Pipeline, instead: str, name: str) -> None:
+    """The sum balances, and nothing is gone from the store: what the pass said of each message tells."""
+    pipeline.feed(reading("a", 1, pm25=1), reading("a", 1, pm25=1), reading("x", 2, pm25=1))
+    pipeline.feed(*(reading("a", at, pm25=at) for at in range(3, 9)))
+    pipeline.run()
+    assert pipeline.audit()["agrees"]
+    with pipeline.store.cursor() as db:
+        db.execute(f"UPDATE ledger SET stored = stored - 2, {instead} = {instead} + 2")
+    pipeline.kill()
+    assert pipeline.report()["balanced"]
+    audit = pipeline.audit()
+    assert [(c["name"], c["booked"] - c["counted"]) for c in audit["checks"] if not c["agrees"]] == [(name, 2)]
+
+
+def test_the_audit_compares_outcomes_hour_by_hour(pipeline: Pipeline) -> None:
+    """What is too many in one hour does not make up for what is missing in another."""
+    for hour in range(2):
+        pipeline.feed(*(reading("a", hour * 3600 + 1, pm25=1) for _ in range(3)))
+    pipeline.run()
+    assert pipeline.audit()["agrees"]
+    with pipeline.store.cursor() as db:
+        sign = "CASE WHEN hour % 2 = 0 THEN 1 ELSE -1 END"
+        db.execute(f"UPDATE ledger SET stored = stored + {sign}, duplicate = duplicate - {sign}")
+    pipeline.kill()
+    assert pipeline.report()["balanced"]
+    checks = pipeline.audit()["checks"]
+    assert [(c["name"], c["counted"], c["booked"]) for c in checks if not c["agrees"]] == [("duplicate messages", 4, 4)]
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_the_audit_of_trimmed_manifests_leaves_out_what_is_not_held(pipeline: Pipeline, kill: bool) -> None:
+    """An hour of which a manifest is gone is not compared; one that is wholly held is, also if it was said twice."""
+    for hour in range(4):
+        for _ in range(3):
+            pipeline.feed(reading("a", hour * 3600 + 1, pm25=1))
+    pipeline.run()
+    if kill:  # without a save: the pass says everything again
+        pipeline.ledger.save()
+        pipeline.kill()
+        pipeline.run()
+    frames = pipeline.bus.end(PROCESSED, 0)
+    pipeline.bus.trim(PROCESSED, 0, frames - 8)  # one of hour 1, and all of hours 2 and 3
+    counted = {c["name"]: c["counted"] for c in pipeline.audit()["checks"]}
+    assert pipeline.audit()["agrees"]
+    assert counted["duplicate messages"] == 4
+    with pipeline.store.cursor() as db:
+        db.execute("UPDATE ledger SET stored = stored - 1, duplicate = duplicate + 1 WHERE hour = ?", [T0 // HOUR + 1])
+    pipeline.kill()
+    assert pipeline.audit()["agrees"], "of hour 1 nobody knows any more"
+    with pipeline.store.cursor() as db:
+        db.execute("UPDATE ledger SET stored = stored - 1, duplicate = duplicate + 1 WHERE hour = ?", [T0 // HOUR + 2])
+    pipeline.kill()
+    assert not pipeline.audit()["agrees"]
+
+
+def test_the_audit_asks_no_manifest_of_what_a_promote_decided_again(pipeline: Pipeline) -> None:
+    """A generation may say otherwise of a message than the pass did then: hours before the promote are left out."""
+    pipeline.feed(reading("a", 1, pm25=1), reading("a", 1, pm25=1))
+    pipeline.run()
+    with pipeline.store.cursor() as db:
+        db.execute("UPDATE ledger SET stored = stored + 1, duplicate = duplicate - 1")
+    pipeline.kill()
+    assert not pipeline.audit()["agrees"]
+    pipeline.feed(configure(2, CAT.version, promoted="better"))
+    pipeline.feed(reading("a", 3601, pm25=1), reading("a", 3601, pm25=1))
+    pipeline.run()
+    audit = pipeline.audit()
+    assert audit["agrees"]
+    assert {c["name"]: c["counted"] for c in audit["checks"]}["duplicate messages"] == 1
 
 
 def test_the_audit_agrees_after_expiry_and_trimming(pipeline: Pipeline) -> None:

@@ -9,11 +9,12 @@ import pytest
 
 from processors.aggregates.derive import Derive
 from processors.process import Process
+from qingtu.audit import audit
 from qingtu.bus.sqlite import SqliteBus
 from qingtu.clock import SECOND, ManualClock
 from qingtu.contracts import ReadingQuery
 from qingtu.errors import RetryLater
-from qingtu.ledger import Ledger, audit
+from qingtu.ledger import Ledger
 from qingtu.orders import Orders
 from qingtu.partitions import partition_of
 from qingtu.records import ALERTS, FIGURES, PROCESSED, RAW, REJECTED, Kind, Outcome

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from qingtu.audit import audit
 from qingtu.clock import HOUR, SECOND
-from qingtu.ledger import Ledger, audit
+from qingtu.ledger import Ledger
 from qingtu.records import PROCESSED, RAW, Frame, Kind, decode
 from tests.histories import city, reference
 from tests.histories.around import look_at_neighbours, look_at_words

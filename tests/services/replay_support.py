@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from qingtu.audit import audit
 from qingtu.bus import open_bus
 from qingtu.bus.kafka import KafkaBus
 from qingtu.catalogue import load_catalogue
 from qingtu.clock import ManualClock
 from qingtu.folder import DataFolder
-from qingtu.ledger import Ledger, audit
+from qingtu.ledger import Ledger
 from qingtu.orders import Orders
 from qingtu.partitions import partition_of
 from qingtu.records import RAW, Kind

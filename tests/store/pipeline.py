@@ -9,10 +9,11 @@ import orjson
 from ingest.raw import command_row, raw_frame, redrive_rows
 from processors.aggregates.derive import WINDOWS, Derive
 from processors.process import Process
+from qingtu.audit import audit
 from qingtu.bus.sqlite import SqliteBus
 from qingtu.clock import SECOND, ManualClock
 from qingtu.errors import RetryLater
-from qingtu.ledger import Ledger, audit
+from qingtu.ledger import Ledger
 from qingtu.records import ALERTS, FIGURES, PROCESSED, RAW, REJECTED, decode
 from qingtu.stage import StageLoop
 from qingtu.store.duckdb import DuckStore
