@@ -111,7 +111,9 @@ class Blocks:
     _told: set[tuple[object, ...]] = field(default_factory=set)
 
     def tell(self, file: SourceFile, path: Sequence[Key], message: str, value: object = None) -> None:
-        """Add a problem, unless the same text was told already where it is used as well."""
+        """Add a problem, unless the same text was told already where it is used as well, or as no YAML value."""
+        if path and file.told(path):
+            return
         told = (file.name, *file.spot(path), str(path[-1]) if path else "", message, str(value))
         if told not in self._told:
             self._told.add(told)

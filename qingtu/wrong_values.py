@@ -57,6 +57,7 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "bool_type": _FLAG,
     "bool_parsing": _FLAG,
     "string_type": "须为文本, 必要时加引号 / must be text; put it in quotes",
+    "string_unicode": "须为 UTF-8 文本 / must be UTF-8 text",
     "string_too_short": "至少 {min_length} 个字符 / must have at least {min_length} characters",
     "string_too_long": "至多 {max_length} 个字符 / must have at most {max_length} characters",
     "path_type": "须为路径文本 / must be a path, in quotes",

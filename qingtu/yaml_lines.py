@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from qingtu.errors import Problem
+from qingtu.yaml_values import DEEPEST, Key, made_readable, too_deep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-Key = str | int
+__all__ = ["Key", "SourceFile", "dotted", "written"]
 
 
 class SourceFile:
@@ -26,7 +27,7 @@ class SourceFile:
 
     Attributes:
         name: the path as text.
-        data: what the file holds; None when it is empty or cannot be parsed.
+        data: what the file holds; None when it is empty or cannot be parsed. What has no value is text.
         problems: what is wrong with the file as YAML.
     """
 
@@ -35,6 +36,7 @@ class SourceFile:
         self.data: Any = None
         self.problems: list[Problem] = []
         self._root: yaml.Node | None = None
+        self._unread: set[tuple[int, int]] = set()
         try:
             self._read(path.read_bytes().decode("utf-8"))
         except OSError as error:
@@ -57,6 +59,10 @@ class SourceFile:
     def spot(self, path: Sequence[Key]) -> tuple[int, int]:
         """Return line and column where the text of the value at ``path`` begins: the same for all uses of an anchor."""
         return self._find(path)[1]
+
+    def told(self, path: Sequence[Key]) -> bool:
+        """Return whether :attr:`problems` say that there is no value at ``path``: nothing else is known of it."""
+        return self.spot(path) in self._unread
 
     def problem(
         self, path: Sequence[Key], message: str, value: object = None, *, at: Sequence[Key] | None = None
@@ -84,11 +90,17 @@ class SourceFile:
         return line, spot
 
     def _read(self, text: str) -> None:
+        if line := too_deep(text):
+            self._refuse(line, f"嵌套过深 / nests deeper than {DEEPEST} levels, as no catalogue does")
+            return
         loader = yaml.CSafeLoader(text)
         try:
             self._root = loader.get_single_node()
             if self._root is not None:
                 self._find_duplicates(self._root, (), set())
+                for fault in made_readable(self._root):
+                    self.problems.append(self.problem(fault.path, fault.message, fault.value))
+                    self._unread.add((fault.spot.line + 1, fault.spot.column + 1))
                 self.data = loader.construct_document(self._root)
         finally:
             loader.dispose()

@@ -1,0 +1,99 @@
+"""Values that YAML or Python would take, or stumble over, and a catalogue refuses with their place."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from qingtu.catalogue import load_catalogue
+from qingtu.errors import ConfigError, Problem
+
+STATION = """\
+networks: [{id: n, zh: 网, en: Net}]
+stations:
+  - id: A
+    zh: 甲
+    en: A
+    network: n
+    domain: air
+    kind: air
+    position: [120.3, 36.1]
+    devices: [{id: a, properties: [pm25]}]
+"""
+LINE = 1 + STATION.count("\n")
+
+
+def problems(folder: Path, text: str) -> list[Problem]:
+    (folder / "c.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_catalogue(folder)
+    assert [str(p) for p in caught.value.problems if not re.search(r"[\u4e00-\u9fff].* / .*[a-z]", p.message)] == []
+    return list(caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("written", "key", "value", "says"),
+    [
+        ("street: 2026-13-45", "street", "2026-13-45", "a date or time, and there is no such"),
+        ("maintenance: [{start: 2026-02-30T08:00:00+08:00, end: '2026-03-01T00:00:00Z'}]", "maintenance[0].start",
+         "2026-02-30T08:00:00+08:00", "a date or time, and there is no such"),
+        ("datum: 2026-01-01T00:00:00+99:00", "datum", "2026-01-01T00:00:00+99:00", "a date or time"),
+        ("interval_s: 0x_", "interval_s", "0x_", "as a number, and is none: correct it, or write it in quotes"),
+        ("datum: !!int abc", "datum", "abc", "as a number, and is none"),
+        ("datum: !!float ''", "datum", "", "as a number, and is none"),
+        ("datum: !!bool maybe", "datum", "maybe", "does not fit its YAML tag"),
+        ("datum: !!timestamp soon", "datum", "soon", "a date or time, and there is no such"),
+        ("datum: !own x", "datum", "x", "does not fit its YAML tag"),
+        ("datum: =", "datum", "=", "write it in quotes"),
+        ("datum: !!binary /w==", "datum", r"b'\xff'", "must be UTF-8 text"),
+        ("attributes: {serial: 99999999999999999999999}", "attributes.serial", "99999999999999999999999",
+         "from -9223372036854775808 to 18446744073709551615: write it in quotes if it is an identifier"),
+        ("attributes: {serial: -9223372036854775809}", "attributes.serial", "-9223372036854775809", "whole numbers"),
+        (f"interval_s: {'1' * 5000}", "interval_s", "1" * 79 + "…", "as a number, and is none"),
+        (f"interval_s: 0x{'f' * 5000}", "interval_s", "0x" + "f" * 77 + "…", "whole numbers must be from"),
+        ("limits: &a {pm25: *a}", "limits.pm25", "", "an anchor that stands inside itself"),
+        ("devices: &d [*d]", "devices[0]", "", "an anchor that stands inside itself"),
+    ],
+)  # fmt: skip
+def test_what_has_no_value_is_told_with_its_place(
+    tmp_path: Path, written: str, key: str, value: str, says: str
+) -> None:
+    """Never an exception of the YAML library, and once: what the model would say of the text is left out."""
+    text = STATION.replace("    devices: [{id: a, properties: [pm25]}]\n", "") if written[:3] == "dev" else STATION
+    [problem] = problems(tmp_path, f"{text}    {written}\n")
+    assert (problem.file, problem.line) == (str(tmp_path / "c.yaml"), 1 + text.count("\n"))
+    assert (problem.key, problem.value) == (f"stations[0].{key}", value)
+    assert says in problem.message
+
+
+def test_a_key_without_a_value_is_told(tmp_path: Path) -> None:
+    [problem] = problems(tmp_path, f"{STATION}    attributes: {{0x_: 3}}\n")
+    assert (problem.line, problem.key, problem.value) == (LINE, "stations[0].attributes.0x_", "0x_")
+
+
+def test_what_has_no_value_hides_nothing(tmp_path: Path) -> None:
+    """The other faults of its block, its file and between blocks stand beside it; an anchor's text is told once."""
+    text = STATION.replace("network: n", "network: m").replace("zh: 甲", "zh: &z 2026-13-45")
+    rules = "rules: [{id: r, zh: *z, en: R, kind: silence, after_s: 0b_}, {id: r, zh: 规, en: R, kind: silenc}]\n"
+    found = problems(tmp_path, f"{text}    noise_class: 9\n{rules}")
+    assert [(p.line, p.key) for p in found] == [
+        (4, "stations[0].zh"), (6, "stations[0].network"), (LINE, "stations[0].noise_class"),
+        (LINE + 1, "rules[0].after_s"), (LINE + 1, "rules[1].kind"), (LINE + 1, "rules[1].id"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("deep", [65, 3_000, 100_000])
+def test_a_file_that_nests_without_end_is_told(tmp_path: Path, deep: int) -> None:
+    """PyYAML calls itself for each level: it raises RecursionError at some thousands, and beyond kills the process."""
+    [problem] = problems(tmp_path, f"{STATION}    attributes: {'[' * deep}{']' * deep}\n")
+    assert (problem.line, problem.key) == (LINE, "file")
+    assert "nests deeper than 64 levels" in problem.message
+
+
+def test_the_largest_whole_numbers_are_right(tmp_path: Path) -> None:
+    """They are what the archive can hold, and are read again as they were."""
+    (tmp_path / "c.yaml").write_text(f"{STATION}    attributes: {{a: {2**64 - 1}, b: {-(2**63)}}}\n", encoding="utf-8")
+    found = load_catalogue(tmp_path)
+    again = type(found).from_json(found.to_json())
+    assert again.stations["A"].attributes == {"a": 2**64 - 1, "b": -(2**63)}
+    assert again.version == found.version
