@@ -6,6 +6,7 @@ checked in :mod:`qingtu.catalogue_checks`. ``docs/catalogue.md`` explains every 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping  # noqa: TC003 - pydantic reads annotations at run time
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -57,6 +58,8 @@ Hour = Annotated[int, Field(ge=0, le=23)]
 def _simple(value: Any) -> Any:
     if not isinstance(value, str | bool | int | float):
         raise refusal("bad_attribute", "须为文本、数字或 true/false / must be text, a number, or true or false")
+    if isinstance(value, float) and not math.isfinite(value):  # JSON has no such number: the archive would lose it
+        raise refusal("bad_attribute", "须为有限数值 / must be a finite number")
     return value
 
 

@@ -61,7 +61,10 @@ def _field(model: type[BaseModel], name: str, raw: object) -> Any:
 
 @cache
 def _adapter(model: type[BaseModel], name: str) -> TypeAdapter[Any]:
-    return TypeAdapter(model.model_fields[name].rebuild_annotation())
+    annotation = model.model_fields[name].rebuild_annotation()
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return TypeAdapter(annotation)  # it has the configuration itself
+    return TypeAdapter(annotation, config=model.model_config)
 
 
 def _devices(raw: object) -> tuple[Device, ...]:

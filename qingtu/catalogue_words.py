@@ -119,6 +119,6 @@ Words = Annotated[tuple[str, ...], BeforeValidator(as_list)]
 
 
 class Strict(BaseModel):
-    """A block: unknown keys are faults, and nothing of it changes."""
+    """A block: unknown keys are faults, every number is finite, and nothing of it changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,11 +1,16 @@
 """Values that YAML or Python would take, or stumble over, and a catalogue refuses with their place."""
 
+import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
 from qingtu.catalogue import load_catalogue
+from qingtu.catalogue_model import Content
 from qingtu.errors import ConfigError, Problem
 
 STATION = """\
@@ -97,3 +102,68 @@ def test_the_largest_whole_numbers_are_right(tmp_path: Path) -> None:
     again = type(found).from_json(found.to_json())
     assert again.stations["A"].attributes == {"a": 2**64 - 1, "b": -(2**63)}
     assert again.version == found.version
+
+
+def _numbers(model: type[BaseModel], around: tuple[type[BaseModel], ...] = ()) -> Iterator[tuple[type[BaseModel], str]]:
+    """Yield every field of a catalogue block, and of the blocks in it, that holds numbers."""
+    for name, spec in model.model_fields.items():
+        leaves = list(_leaves(spec.annotation))
+        if float in leaves or int in leaves:
+            yield model, name
+        for leaf in leaves:
+            if isinstance(leaf, type) and issubclass(leaf, BaseModel) and leaf not in around:
+                yield from _numbers(leaf, (*around, leaf))
+
+
+def _leaves(annotation: object) -> Iterator[object]:
+    args = get_args(annotation)
+    if not args:
+        yield annotation
+    for arg in args:
+        yield from _leaves(arg)
+
+
+def _filled(annotation: object, number: object) -> Any:
+    """Return the number in the shape that a field wants: alone, in a list, in a mapping."""
+    args = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _filled(args[0], number)
+    if get_origin(annotation) is tuple:
+        return [_filled(arg, number) for arg in args if arg is not ...]
+    if get_origin(annotation) is dict:
+        key = next((one for one in _leaves(args[0]) if isinstance(one, str)), "x")
+        return {key: _filled(args[1], number)}
+    return next((_filled(arg, number) for arg in args if arg is not type(None)), number)
+
+
+_NUMBERS = sorted({(model, name) for model, name in _numbers(Content)}, key=str)
+_ENDLESS = [
+    (model, name, number)
+    for model, name in _NUMBERS
+    for number in (math.nan, math.inf, -math.inf, "nan", "1e999")
+    if isinstance(number, float) or name != "attributes"  # where text is right
+]
+
+
+@pytest.mark.parametrize(("model", "name", "number"), _ENDLESS, ids=str)
+def test_no_number_of_a_catalogue_is_without_end(model: type[BaseModel], name: str, number: object) -> None:
+    """JSON has no such number: the archive of the version would hold null there and could never be read again."""
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate({name: _filled(model.model_fields[name].annotation, number)})
+    assert name in {detail["loc"][0] for detail in caught.value.errors()}
+
+
+@pytest.mark.parametrize("number", [".nan", ".inf", "-.inf"])
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [
+        ("attributes: {height_m: %s}", "attributes.height_m"),
+        ("interval_s: %s", "interval_s"),
+        ("relations: {particle_sizes: {floor: %s}}", "relations.particle_sizes.floor"),
+        ("limits: {pm25: {spike: {suspect: %s}}}", "limits.pm25.spike.suspect"),
+    ],
+)
+def test_a_number_without_end_is_told_with_its_place(tmp_path: Path, written: str, key: str, number: str) -> None:
+    [problem] = problems(tmp_path, f"{STATION}    {written % number}\n")
+    assert (problem.line, problem.key, problem.value) == (LINE, f"stations[0].{key}", number.replace(".", ""))
+    assert "must be a finite number" in problem.message
