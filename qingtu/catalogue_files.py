@@ -252,4 +252,6 @@ def _tell(
         message += nearest(str(value), choices(detail))
     elif kind == "string_type" and isinstance(value, bool):
         message = "YAML 读作真假值, 请加引号 / is read by YAML as true or false; write it in quotes"
+    elif kind in ("float_parsing", "int_parsing") and value in ("true", "false"):
+        message += "; YAML reads yes, no, on and off as true and false"
     blocks.tell(file, (*path, *loc), message, written(value))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from qingtu.catalogue_limits import LimitSpec
 from qingtu.catalogue_model import Defaults, Device, FieldSpec, Station
 from qingtu.catalogue_rules import RULE_MODELS, Where
-from qingtu.catalogue_words import PropertyKey
+from qingtu.catalogue_words import PropertyKey, without_truth_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +24,7 @@ _PROPERTY: Final[TypeAdapter[str]] = TypeAdapter(PropertyKey)
 
 def rescued(model: type[BaseModel], raw: dict[Any, Any]) -> Any:
     """Return a ``model`` of the fields that are right in themselves; the others are absent: ask :func:`has`."""
+    raw = without_truth_values(model, raw)
     values: dict[str, Any] = {}
     lost = []
     for name, spec in model.model_fields.items():

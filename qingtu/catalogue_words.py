@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import difflib
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from qingtu.properties import load_properties
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 Domain = Literal["air", "weather", "water", "ocean", "noise", "soil", "radiation", "source", "community"]
 Kind = Literal[
@@ -119,6 +119,51 @@ Words = Annotated[tuple[str, ...], BeforeValidator(as_list)]
 
 
 class Strict(BaseModel):
-    """A block: unknown keys are faults, every number is finite, and nothing of it changes."""
+    """A block: unknown keys are faults, every number is finite and no truth value, and nothing of it changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_values(cls, data: Any) -> Any:
+        return without_truth_values(cls, data) if isinstance(data, dict) else data
+
+
+def without_truth_values(model: type[BaseModel], data: dict[Any, Any]) -> dict[Any, Any]:
+    """Return the keys of a block with words for the truth values where it holds numbers: they are faults there."""
+    return data | {name: _as_words(data[name]) for name in _numeric(model) if name in data}
+
+
+def _as_words(value: Any) -> Any:
+    """Turn truth values, alone or in a list or mapping, into what is no number: pydantic takes true for 1.
+
+    >>> _as_words({"blue": True, "red": 2})
+    {'blue': 'true', 'red': 2}
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return {key: _as_words(one) for key, one in value.items()}
+    return [_as_words(one) for one in value] if isinstance(value, list) else value
+
+
+@cache
+def _numeric(model: type[BaseModel]) -> tuple[str, ...]:
+    """Return the fields that hold numbers, alone or in a list or mapping, and neither truth values nor blocks."""
+    kinds = {
+        name: [leaf for leaf in _leaves(spec.annotation) if isinstance(leaf, type)]
+        for name, spec in model.model_fields.items()
+    }
+    return tuple(
+        name
+        for name, found in kinds.items()
+        if (int in found or float in found) and not any(issubclass(kind, bool | BaseModel) for kind in found)
+    )
+
+
+def _leaves(annotation: object) -> Iterator[object]:
+    args = get_args(annotation)
+    if not args:
+        yield annotation
+    for arg in args:
+        yield from _leaves(arg)

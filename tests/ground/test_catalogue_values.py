@@ -167,3 +167,46 @@ def test_a_number_without_end_is_told_with_its_place(tmp_path: Path, written: st
     [problem] = problems(tmp_path, f"{STATION}    {written % number}\n")
     assert (problem.line, problem.key, problem.value) == (LINE, f"stations[0].{key}", number.replace(".", ""))
     assert "must be a finite number" in problem.message
+
+
+_TRUE = sorted({(model, name) for model, name in _numbers(Content) if name != "attributes"}, key=str)
+
+
+@pytest.mark.parametrize(("model", "name"), _TRUE, ids=str)
+@pytest.mark.parametrize("flag", [True, False])
+def test_a_truth_value_is_no_number(model: type[BaseModel], name: str, flag: bool) -> None:
+    """Pydantic takes true for 1, so that `yes` would be an interval of one second."""
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate({name: _filled(model.model_fields[name].annotation, flag)})
+    said = {detail["type"] for detail in caught.value.errors() if detail["loc"][0] == name}
+    assert said & {"float_parsing", "int_parsing", "bad_position"}, caught.value.errors()
+
+
+@pytest.mark.parametrize(
+    ("written", "key", "value", "says"),
+    [
+        ("interval_s: yes", "interval_s", "true", "must be a number; YAML reads yes, no, on and off as true"),
+        ("day_hours: [off, 22]", "day_hours[0]", "false", "must be a whole number; YAML reads yes, no, on"),
+        ("limits: {pm25: {range: [no, 5]}}", "limits.pm25.range[0]", "false", "must be a number; YAML reads"),
+        ("limits: {pm25: {climatology: [{months: yes, suspect: [1, 2]}]}}", "limits.pm25.climatology[0].months",
+         "true", "must be a list"),
+    ],
+)  # fmt: skip
+def test_a_truth_value_for_a_number_is_told(tmp_path: Path, written: str, key: str, value: str, says: str) -> None:
+    [problem] = problems(tmp_path, f"{STATION}    {written}\n")
+    assert (problem.line, problem.key, problem.value) == (LINE, f"stations[0].{key}", value)
+    assert says in problem.message
+
+
+def test_truth_values_of_levels_and_positions_are_told_each(tmp_path: Path) -> None:
+    rules = "rules: [{id: r, zh: 规, en: R, kind: threshold, property: pm25, levels: {blue: on, red: off}}]\n"
+    found = problems(tmp_path, STATION.replace("[120.3, 36.1]", "[true, false]") + rules)
+    assert [(p.line, p.key, p.value) for p in found] == [
+        (9, "stations[0].position", "[true, false]"),
+        (LINE, "rules[0].levels.blue", "true"), (LINE, "rules[0].levels.red", "false"),
+    ]  # fmt: skip
+
+
+def test_attributes_may_be_truth_values(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(f"{STATION}    attributes: {{shore: yes, floors: 1}}\n", encoding="utf-8")
+    assert load_catalogue(tmp_path).stations["A"].attributes == {"shore": True, "floors": 1}
