@@ -248,7 +248,7 @@ def _tell(
         value = None
     elif kind in ("union_tag_not_found", "union_tag_invalid"):
         loc, value = [*loc, "kind"], value.get("kind") if isinstance(value, dict) else None
-    elif kind == "literal_error":
+    elif kind == "literal_error" and isinstance(value, str):
         message += nearest(str(value), choices(detail))
     elif kind == "string_type" and isinstance(value, bool):
         message = "YAML 读作真假值, 请加引号 / is read by YAML as true or false; write it in quotes"

@@ -20,8 +20,6 @@ Kind = Literal[
     "air", "weather", "river", "reservoir", "sea_water", "tide_gauge", "buoy", "beach", "ranch", "noise",
     "radiation", "soil", "source", "construction", "park", "community",
 ]  # fmt: skip
-WaterClass = Literal["I", "II", "III", "IV", "V", "1", "2", "3", "4"]
-NoiseClass = Literal["0", "1", "2", "3", "4a", "4b"]
 Level = Literal["blue", "yellow", "orange", "red"]
 LEVELS: tuple[Level, ...] = ("blue", "yellow", "orange", "red")
 
@@ -94,8 +92,13 @@ def _as_position(value: Any) -> Any:
 
 
 def as_list(value: Any) -> Any:
-    """Take one word for a list of it."""
-    return [value] if isinstance(value, str) else value
+    """Take one word, or one number that stands for a word, for a list of it."""
+    return [value] if isinstance(value, str | int) else value
+
+
+def _as_class(value: Any) -> Any:
+    """Take the number of a class for its word: of a class, 2 can mean nothing but "2"."""
+    return str(value) if type(value) is int else value
 
 
 def _rising(value: tuple[float, float]) -> tuple[float, float]:
@@ -104,6 +107,8 @@ def _rising(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
+WaterClass = Annotated[Literal["I", "II", "III", "IV", "V", "1", "2", "3", "4"], BeforeValidator(_as_class)]
+NoiseClass = Annotated[Literal["0", "1", "2", "3", "4a", "4b"], BeforeValidator(_as_class)]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 DeviceId = Annotated[str, Field(pattern=r"^[^\s/+#$][^\s/+#]{0,127}$")]  # it stands in an MQTT topic
 Channel = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]

@@ -93,7 +93,9 @@ def sentence(detail: ErrorDetails) -> str:
         pattern = context["pattern"]
         return f"须为 / must be: {PATTERNS.get(pattern, pattern)}"
     if kind in ("literal_error", "enum"):
-        words = ", ".join(choices(detail))
+        words, value = ", ".join(choices(detail)), detail["input"]
+        if not isinstance(value, str) and f"'{value}'" in str(context.get("expected")):
+            return f'须加引号 / is a number and must be text: write "{value}", in quotes; must be one of {words}'
         return f"须为其一 / must be one of {words}"
     if kind == "union_tag_invalid":
         return f"kind 须为其一 / kind must be one of {context['expected_tags']}"

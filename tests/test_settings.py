@@ -120,6 +120,15 @@ def test_topics_that_cannot_be_a_route(tmp_path: Path, topic: str, why: str) -> 
     assert why in found.message
 
 
+def test_a_number_that_must_be_text_is_told_so(tmp_path: Path) -> None:
+    """TOML knows the two apart: that 5 must be one of 5 and 3.1.1 would help nobody."""
+    [problem] = problems(tmp_path, "[mqtt]\nversion = 5\n")
+    assert (problem.line, problem.key, problem.value) == (2, "mqtt.version", "5")
+    assert '须加引号 / is a number and must be text: write "5", in quotes; must be one of 5, 3.1.1' in problem.message
+    [problem] = problems(tmp_path, "[mqtt]\nversion = 4\n")
+    assert "须为其一 / must be one of 5, 3.1.1" in problem.message
+
+
 def test_the_horizon_of_duplicates_exceeds_the_session(tmp_path: Path) -> None:
     """What the broker may still send again must still be known; both settings stand in the message."""
     (found,) = problems(tmp_path, "[process]\ndedup_horizon_h = 48\n")

@@ -210,3 +210,27 @@ def test_truth_values_of_levels_and_positions_are_told_each(tmp_path: Path) -> N
 def test_attributes_may_be_truth_values(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(f"{STATION}    attributes: {{shore: yes, floors: 1}}\n", encoding="utf-8")
     assert load_catalogue(tmp_path).stations["A"].attributes == {"shore": True, "floors": 1}
+
+
+def test_the_number_of_a_class_is_its_word(tmp_path: Path) -> None:
+    """`2` and `"2"` are one catalogue: nothing else could be meant, and both stand in the standards."""
+    found = []
+    for mark in ("", '"'):
+        word, noise = f"{mark}3{mark}", f"{mark}2{mark}"
+        rule = f"kind: silence, after_s: 60, where: {{water_class: {word}, noise_class: [{noise}, 4a]}}"
+        text = (
+            f"{STATION}    water_class: {word}\n    noise_class: {noise}\nrules: [{{id: r, zh: 规, en: R, {rule}}}]\n"
+        )
+        (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
+        found.append(load_catalogue(tmp_path))
+    bare, quoted = found
+    assert (bare.stations["A"].water_class, bare.stations["A"].noise_class) == ("3", "2")
+    assert [rule.id for rule in bare.rules_for("A")] == ["r"]
+    assert bare.version == quoted.version
+
+
+@pytest.mark.parametrize("value", ["7", "true", "2.0"])
+def test_what_is_no_class_is_told(tmp_path: Path, value: str) -> None:
+    [problem] = problems(tmp_path, f"{STATION}    noise_class: {value}\n")
+    assert (problem.line, problem.key, problem.value) == (LINE, "stations[0].noise_class", value)
+    assert "must be one of 0, 1, 2, 3, 4a, 4b" in problem.message
