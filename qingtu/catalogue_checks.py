@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from qingtu.catalogue_files import Block, Blocks
     from qingtu.catalogue_model import Device, FieldSpec, Station
     from qingtu.catalogue_relations import Relations
+    from qingtu.catalogue_rules import AnyRule
     from qingtu.errors import Problem
     from qingtu.yaml_lines import Key
 
@@ -157,18 +158,25 @@ def _of_nobody(blocks: Blocks) -> list[Problem]:
     return [
         rule.problem(("where",), "没有站点全部符合 / no station fits all of this: the rule would never raise an alert")
         for rule in blocks.rules
-        if has(rule.item, "where")
+        if _placing(rule)
         and (wanted := rule.item.where.district) is not None
         and districts.issuperset(wanted)
         and not any(rule.item.where.covers(station.item) for station in blocks.stations)
     ]
 
 
+def _placing(rule: Block[AnyRule]) -> bool:
+    """Return whether nothing is wrong with the words that say which stations a rule is for."""
+    return has(rule.item, "where") and has(rule.item.where, *Where.model_fields)
+
+
 def _expressions(blocks: Blocks) -> list[Problem]:
     """Types of expressions, with what each station that they are for says of itself."""
     problems: list[Problem] = []
     for rule in blocks.rules:
-        if not isinstance(rule.item, ExpressionRule) or not has(rule.item, "when", "where") or rule.item.fault():
+        if not isinstance(rule.item, ExpressionRule) or not has(rule.item, "when") or not _placing(rule):
+            continue
+        if rule.item.fault():
             continue
         text, found = rule.item.when, expressions.compiled(rule.item.when)
         covered = [
