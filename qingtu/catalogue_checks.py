@@ -206,7 +206,9 @@ def _sources(blocks: Blocks) -> list[Problem]:
                     continue  # key and aliases of the short form are spellings of one field
                 first = station.item.devices[owner]
                 spots = [station.file.spot((*station.path, "devices", at)) for at in (owner, position)]
-                if (claim := (station.file.name, *spots, name, other)) not in told:
+                # of a device in the short form, key and aliases are one claim
+                words = (name if name in device.fields else "", other if other in first.fields else "")
+                if (claim := (station.file.name, *spots, spec.property, spec.channel, *words)) not in told:
                     told.add(claim)
                     problems.append(_two_sources(station, (owner, first, other), (position, device, name), spec))
     return problems

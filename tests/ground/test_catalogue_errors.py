@@ -254,6 +254,25 @@ def test_two_fields_of_one_device_are_two_sources_too(tmp_path: Path) -> None:
     assert "field 'y'" in problem.message
 
 
+def test_two_short_forms_are_told_once_for_each_property(tmp_path: Path) -> None:
+    """Not once for each alias of the property, of which nobody wrote a word."""
+    text = HEAD.replace("[pm25]", "[pm25, pm10]") + "      - {id: b, properties: [pm10, pm25, o3]}\n"
+    found = problems(tmp_path, text)
+    assert [(p.line, p.key, p.value) for p in found] == [
+        (13, "stations[0].devices[1].properties", key) for key in ("pm10", "pm25")
+    ]  # fmt: skip
+
+
+def test_a_short_form_beside_fields_is_told_once_for_each_field(tmp_path: Path) -> None:
+    """Each is a line of its own that must go, whichever comes first."""
+    fields = "{id: b, fields: {x: pm25, y: pm25}}"
+    found = problems(tmp_path, f"{HEAD}      - {fields}\n")
+    assert [p.key for p in found] == [f"stations[0].devices[1].fields.{name}" for name in ("x", "y")]
+    head = HEAD.replace("{id: a, properties: [pm25]}", fields)
+    found = problems(tmp_path, f"{head}      - {{id: a, properties: [pm25]}}\n")
+    assert [p.key for p in found] == ["stations[0].devices[0].fields.y", "stations[0].devices[1].properties"]
+
+
 def test_another_channel_is_another_series(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(HEAD + "      - {id: b, fields: {pm25: {property: pm25, channel: backup}}}\n")
     assert len(load_catalogue(tmp_path).series) == 2
