@@ -129,7 +129,8 @@ def read_blocks(folder: Path) -> Blocks:
     """Read every ``*.yaml`` under ``folder`` in sorted order; problems are collected, not raised."""
     blocks = Blocks()
     paths = sorted(folder.rglob("*.yaml"))
-    if not paths:
+    _refuse_other_names(folder, blocks)
+    if not paths and not blocks.problems:
         text = (
             "目录中没有 *.yaml 文件 / folder has no *.yaml file" if folder.is_dir()
             else "不是文件夹 / is not a folder" if folder.exists() else "没有此文件夹 / there is no such folder"
@@ -138,6 +139,15 @@ def read_blocks(folder: Path) -> Blocks:
     for path in paths:
         _read_file(SourceFile(path), blocks)
     return blocks
+
+
+def _refuse_other_names(folder: Path, blocks: Blocks) -> None:
+    """Files that were meant to be read, and by their name are not: their stations would be missing in silence."""
+    for path in sorted(folder.rglob("*.*")):
+        if path.suffix != ".yaml" and path.suffix.lower() in (".yml", ".yaml") and path.is_file():
+            text = "须以 .yaml 结尾, 否则不读 / is not read: rename it to"
+            blocks.problems.append(Problem(str(path), 0, "file", path.name, f"{text} {path.with_suffix('.yaml').name}"))
+            blocks.partly_read |= set(_TOP)
 
 
 def read_one(path: Path) -> Blocks:

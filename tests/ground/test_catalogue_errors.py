@@ -347,6 +347,23 @@ def test_empty_folder_and_empty_file(tmp_path: Path) -> None:
     assert load_catalogue(tmp_path).stations == {}
 
 
+@pytest.mark.parametrize("name", ["b.yml", "b.YML", "b.Yaml", "deep/b.yml"])
+def test_a_file_that_would_not_be_read_is_told(tmp_path: Path, name: str) -> None:
+    """In silence its stations would be missing; what others name of it is not doubted meanwhile."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("networks: [{id: other, zh: 网, en: N}]\n", encoding="utf-8")
+    [problem] = problems(tmp_path, HEAD.replace("network: n", "network: other"))
+    assert (problem.file, problem.line) == (str(tmp_path / name), 0)
+    assert problem.message == "须以 .yaml 结尾, 否则不读 / is not read: rename it to b.yaml"
+
+
+def test_a_folder_of_files_with_another_ending_is_not_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "b.yml").write_text(HEAD, encoding="utf-8")
+    with pytest.raises(ConfigError, match="rename it to") as caught:
+        load_catalogue(tmp_path)
+    assert len(caught.value.problems) == 1
+
+
 def test_value_from_outside_is_cut(tmp_path: Path) -> None:
     problem = one(tmp_path, "domain: air", f"domain: {'x' * 500}")
     assert len(problem.value) == 80
