@@ -60,6 +60,7 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "string_unicode": "须为 UTF-8 文本 / must be UTF-8 text",
     "string_too_short": "至少 {min_length} 个字符 / must have at least {min_length} characters",
     "string_too_long": "至多 {max_length} 个字符 / must have at most {max_length} characters",
+    "invalid_key": "键须为文本, 加引号 / keys must be text: put it in quotes",
     "path_type": "须为路径文本 / must be a path, in quotes",
     "greater_than": "须大于 {gt} / must be greater than {gt}",
     "greater_than_equal": "不得小于 {ge} / must be at least {ge}",

@@ -234,3 +234,9 @@ def test_what_is_no_class_is_told(tmp_path: Path, value: str) -> None:
     [problem] = problems(tmp_path, f"{STATION}    noise_class: {value}\n")
     assert (problem.line, problem.key, problem.value) == (LINE, "stations[0].noise_class", value)
     assert "must be one of 0, 1, 2, 3, 4a, 4b" in problem.message
+
+
+def test_a_key_that_is_no_text_is_told(tmp_path: Path) -> None:
+    [problem] = problems(tmp_path, f"{STATION}    ~: 1\n")
+    assert (problem.line, problem.key) == (3, "stations[0].None")
+    assert problem.message == "键须为文本, 加引号 / keys must be text: put it in quotes"
