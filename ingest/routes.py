@@ -59,7 +59,7 @@ class RouteTable:
         private_networks: networks whose messages are private on every route.
 
     Raises:
-        ConfigError: topics that cannot be compiled, all of them at once.
+        ConfigError: topics that cannot be compiled, or that no message ever reaches, all of them at once.
     """
 
     def __init__(self, routes: Iterable[RouteSettings], private_networks: frozenset[str] = frozenset()) -> None:
@@ -67,7 +67,7 @@ class RouteTable:
         self.private_networks = private_networks
         problems: list[Problem] = []
         self._compiled = [_compile(i, r, problems) for i, r in enumerate(self.routes)]
-        problems.extend(_overlapping(self.routes) if not problems else ())
+        problems.extend((*_overlapping(self.routes), *_hidden(self.routes)) if not problems else ())
         if problems:
             raise ConfigError(problems)
         self._cache: dict[str, Match | None] = {}
@@ -206,6 +206,38 @@ def _overlapping(routes: Sequence[RouteSettings]) -> Iterable[Problem]:
                     f"主题部分重叠 / shares topics with route {before.name!r} ({before.topic}) without one holding all "
                     "of the other: the broker would send such a message twice; make one wider or both distinct",
                 )  # fmt: skip
+
+
+def _hidden(routes: Sequence[RouteSettings]) -> Iterable[Problem]:
+    """Find routes that no topic reaches, because one before them takes all of theirs."""
+    for i, route in enumerate(routes):
+        before = next((one for one in routes[:i] if takes_all(one.topic, route.topic)), None)
+        if before is not None:
+            yield Problem(
+                "settings", 0, f"routes.{i + 1}.topic", repr(route.topic),
+                f"永远轮不到 / is never reached: route {before.name!r} ({before.topic}) stands before it and takes all "
+                "of its topics; put the narrower one first, or drop one",
+            )  # fmt: skip
+
+
+def takes_all(wide: str, narrow: str) -> bool:
+    """Say whether every topic that the route topic ``narrow`` matches is matched by ``wide`` as well.
+
+    A level that ``{_}`` stands for may be empty, one that has a name may not.
+
+    >>> takes_all("qt/{network}/{device}", "qt/home/{device}"), takes_all("a/{device}", "a/{_}")
+    (True, False)
+    """
+    a, b = wide.split("/"), narrow.split("/")
+    for i, level in enumerate(a):
+        if level == "{_*}":
+            return True
+        if i >= len(b) or b[i] == "{_*}":
+            return False
+        named = level in ("{network}", "{device}")
+        if not (level == "{_}" or (b[i] not in ("", "{_}") if named else b[i] == level)):
+            return False
+    return len(a) == len(b)
 
 
 def covers(wide: str, narrow: str) -> bool:

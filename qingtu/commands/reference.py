@@ -123,7 +123,8 @@ def settings_page() -> str:
             for name, spec in fields(model)
         ]
         if prefix == "routes.":
-            lines += ["", "Without any `[[routes]]` these hold; the first that matches a topic wins:", "", "```toml"]
+            first = "the first that matches a topic wins, and one that is never reached is an error"
+            lines += ["", f"Without any `[[routes]]` these hold; {first}:", "", "```toml"]
             lines += [*_routes(), "```"]
     lines += ["", "## Between them", "", *_BETWEEN]
     return "\n".join(lines) + "\n"

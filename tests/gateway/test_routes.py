@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.routes import CACHE_TOPICS, RouteTable, filter_of
+from ingest.routes import CACHE_TOPICS, RouteTable, filter_of, takes_all
 from qingtu.errors import ConfigError
 from qingtu.settings import RouteSettings
 
@@ -62,6 +62,51 @@ def test_a_shared_filter_is_subscribed_once_with_the_greater_qos() -> None:
         ]
     )
     assert table.subscriptions() == [("a/+/+", 1), ("b/+/+/#", 1)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "hidden"),
+    [
+        ("qt/{network}/{device}/up", "qt/home/{device}/up", True),
+        ("qt/home/{device}/up", "qt/{network}/{device}/up", False),
+        ("qt/{device}/{_*}", "qt/{network}/{device}/up", True),
+        ("qt/{device}/{_*}", "qt/{device}", True),
+        ("qt/{device}", "qt/{device}", True),
+        ("a/{device}/{_}", "a/{_}/{device}", False),
+        ("a/{_}/{device}", "a/{network}/{device}", True),
+        ("a/{device}", "b/{device}", False),
+    ],
+)
+def test_a_route_that_no_topic_reaches_is_refused(first: str, second: str, hidden: bool) -> None:
+    """Settings that name it as if it worked would lose nothing, and say nothing, and its messages go elsewhere."""
+    routes = [route(first, name="one", network="n"), route(second, name="two", network="n")]
+    if not hidden:
+        RouteTable(routes)
+        return
+    with pytest.raises(ConfigError) as caught:
+        RouteTable(routes)
+    [problem] = caught.value.problems
+    assert (problem.key, problem.value) == ("routes.2.topic", repr(second))
+    assert f"永远轮不到 / is never reached: route 'one' ({first})" in problem.message
+
+
+_PATTERN = st.lists(st.sampled_from(["a", "{_}", "{network}", ""]), max_size=3).filter(
+    lambda parts: parts.count("{network}") < 2
+)
+
+
+@given(_PATTERN, _PATTERN, st.booleans(), st.booleans(), st.lists(st.sampled_from(["a", "b", ""]), max_size=5))
+def test_what_is_called_hidden_is_matched_before(
+    one: list[str], two: list[str], rest_one: bool, rest_two: bool, topic: list[str]
+) -> None:
+    """Of no topic that a route matches is it said in vain that the route before it takes all."""
+    first, second = (
+        "/".join([*parts, "{device}", *(["{_*}"] if rest else [])])
+        for parts, rest in ((one, rest_one), (two, rest_two))
+    )
+    text = "/".join(topic)
+    if takes_all(first, second) and RouteTable([route(second, network="n")]).match(text):
+        assert RouteTable([route(first, network="n")]).match(text)
 
 
 levels = st.lists(st.sampled_from(["a", "b", "", "$x", "é"]), min_size=1, max_size=5)
