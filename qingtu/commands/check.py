@@ -58,7 +58,11 @@ def together(reading: Reading, blocks: Blocks) -> list[Problem]:
             if named and reading.knows("routes"):
                 text = f"设置中没有此路由 / the settings have no such route ({_list(routes)})"
                 problems.append(block.problem(path, text, name))
-        elif network in networks and _open(networks[network], routes[name], reading):
+            continue
+        if (other := _another(routes[name], reading)) not in (None, network):
+            text = f"此路由不送此网 / brings messages of network {other} alone, never of {network}"
+            problems.append(block.problem(path, f"{text}: its topic is {routes[name][1].topic}", name))
+        if network in networks and _open(networks[network], routes[name], reading):
             number, _ = routes[name]
             text = "私密网须经脱敏路由 / a private network needs a route that redacts: set redact in its [[routes]]"
             place = networks[network].place(("private",))
@@ -181,6 +185,13 @@ def _used(blocks: Blocks) -> Iterator[tuple[Block[Any], tuple[Key, ...], str, st
             network = network_of(station.item, device)
             if network is not None and has(device, "route") and device.route is not None:
                 yield station, ("devices", position, "route"), network, device.route
+
+
+def _another(found: tuple[int, RouteSettings], reading: Reading) -> str | None:
+    """Return the one network whose messages a route brings, None when its topics say of which they are."""
+    number, route = found
+    known = all(reading.knows("routes", str(number), key) for key in ("topic", "network"))
+    return route.network if known and "{network}" not in route.topic.split("/") else None
 
 
 def _open(network: Block[Network], found: tuple[int, RouteSettings], reading: Reading) -> bool:

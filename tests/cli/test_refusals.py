@@ -94,6 +94,14 @@ _OPEN = '[[routes]]\nname = "community"\ntopic = "c/{device}"\nnetwork = "qd-com
     [
         (_NATIVE, "no such route (native)"),
         (_OPEN + _NATIVE, "a private network needs a route that redacts"),
+        (
+            _OPEN.replace("qd-community", "other") + 'redact = "native"\n' + _NATIVE,
+            "此路由不送此网 / brings messages of network other alone, never of qd-community: its topic is c/{device}",
+        ),
+        (
+            _NATIVE + _OPEN.replace("c/{device}", "qt/qd-community/{device}/up") + 'redact = "native"\n',
+            "route 'native' (qt/{network}/{device}/up) stands before it",
+        ),
         (_OPEN + 'redact = "native"\n' + _NATIVE + 'decoder = "xml"\n', "no such format"),
     ],
 )
