@@ -12,6 +12,7 @@ from qingtu import expressions
 from qingtu.catalogue_limits import LimitSpec, contradiction
 from qingtu.catalogue_model import Content, Defaults
 from qingtu.catalogue_partial import has, whole
+from qingtu.catalogue_reach import placing, reach_problems
 from qingtu.catalogue_rules import ExpressionRule, Where
 from qingtu.catalogue_situations import situation_problems
 from qingtu.catalogue_words import nearest
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from qingtu.catalogue_files import Block, Blocks
     from qingtu.catalogue_model import Device, FieldSpec, Station
     from qingtu.catalogue_relations import Relations
-    from qingtu.catalogue_rules import AnyRule
     from qingtu.errors import Problem
     from qingtu.yaml_lines import Key
 
@@ -38,7 +38,7 @@ NO_DISTRICT: Final = "没有站点在此区 / no station lies in this district, 
 def problems_of(blocks: Blocks) -> list[Problem]:
     """Return everything that is wrong with a folder, of each block alone and between them, by file and line."""
     problems = [*blocks.problems, *_duplicates(blocks), *_unknown_names(blocks), *_sources(blocks)]
-    problems += [*_expressions(blocks), *_of_nobody(blocks)]
+    problems += [*_expressions(blocks), *_of_nobody(blocks), *reach_problems(blocks)]
     defaults = _merged_defaults(blocks.defaults, problems)
     return sorted([*problems, *_contradictions(blocks, defaults)], key=lambda one: (one.file, one.line))
 
@@ -158,23 +158,18 @@ def _of_nobody(blocks: Blocks) -> list[Problem]:
     return [
         rule.problem(("where",), "没有站点全部符合 / no station fits all of this: the rule would never raise an alert")
         for rule in blocks.rules
-        if _placing(rule)
+        if placing(rule)
         and (wanted := rule.item.where.district) is not None
         and districts.issuperset(wanted)
         and not any(rule.item.where.covers(station.item) for station in blocks.stations)
     ]
 
 
-def _placing(rule: Block[AnyRule]) -> bool:
-    """Return whether nothing is wrong with the words that say which stations a rule is for."""
-    return has(rule.item, "where") and has(rule.item.where, *Where.model_fields)
-
-
 def _expressions(blocks: Blocks) -> list[Problem]:
     """Types of expressions, with what each station that they are for says of itself."""
     problems: list[Problem] = []
     for rule in blocks.rules:
-        if not isinstance(rule.item, ExpressionRule) or not has(rule.item, "when") or not _placing(rule):
+        if not isinstance(rule.item, ExpressionRule) or not has(rule.item, "when") or not placing(rule):
             continue
         if rule.item.fault():
             continue

@@ -514,3 +514,52 @@ def test_topology_names_stations_and_goes_one_way(tmp_path: Path) -> None:
     assert [(p.line, p.key) for p in found] == [(3, "stations[0].downstream_of[1]"), (3, "stations[0].downstream_of")]
     assert "is not a station" in found[0].message
     assert "A is downstream of B is downstream of C is downstream of A" in found[1].message
+
+
+_CHANNELS = HEAD.replace("properties: [pm25]", "fields: {x: {property: pm25, channel: d10}, y: {property: pm10}}")
+
+
+@pytest.mark.parametrize(
+    ("rule", "key", "value", "says"),
+    [
+        ("threshold, property: pm25, channel: d1, levels: {red: 1}", "channel", "d1",
+         "no station that it is for has this channel of pm25 (是否指 / did you mean 'd10'?); there are d10"),
+        ("threshold, property: pm25, levels: {red: 1}", "channel", "main", "there are d10"),
+        ("rate_of_change, property: pm10, channel: d10, levels: {red: 1}", "channel", "d10", "there are main"),
+        ("stuck, property: pm10, channel: d10, for_s: 60", "channel", "d10", "there are main"),
+        ("quality, property: pm10, channel: d10, levels: {red: 1}, readings: 5", "channel", "d10", "there are main"),
+        ("deviation, property: pm10, channel: d10, levels: {red: 1}, least: 1", "channel", "d10", "there are main"),
+        ("threshold, property: o3, levels: {red: 1}, where: {station: [A]}", "property", "o3",
+         "所列的站不测此项 / none of the stations that it names measures this"),
+    ],
+)  # fmt: skip
+def test_a_rule_of_what_its_stations_do_not_have_is_told(
+    tmp_path: Path, rule: str, key: str, value: str, says: str
+) -> None:
+    """It would never raise an alert."""
+    [problem] = problems(tmp_path, f"{_CHANNELS}rules:\n  - {{id: r, zh: 规, en: R, kind: {rule}}}\n")
+    assert (problem.line, problem.key, problem.value) == (14, f"rules[0].{key}", value)
+    assert says in problem.message
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "threshold, property: pm25, channel: d10, levels: {red: 1}",
+        "threshold, property: o3, levels: {red: 1}",
+        "threshold, property: pm25, channel: d1, levels: {red: 1}, where: {domain: water}",
+        "quality, property: pm25, levels: {red: 1}, readings: 5",
+    ],
+)
+def test_a_rule_may_wait_for_the_first_station_that_has_its_property(tmp_path: Path, rule: str) -> None:
+    """A list of rules may be whole before all instruments stand."""
+    (tmp_path / "c.yaml").write_text(f"{_CHANNELS}rules: [{{id: r, zh: 规, en: R, kind: {rule}}}]\n", "utf-8")
+    assert [found.id for found in load_catalogue(tmp_path).rules] == ["r"]
+
+
+def test_channels_are_not_doubted_while_a_device_is_broken(tmp_path: Path) -> None:
+    """The field that cannot be read may be the one that has the channel."""
+    text = _CHANNELS.replace("d10}", "D10}")
+    rule = "{id: r, zh: 规, en: R, kind: threshold, property: pm10, channel: d10, levels: {red: 1}}"
+    [problem] = problems(tmp_path, f"{text}rules: [{rule}]\n")
+    assert problem.key.endswith("fields.x.channel")
