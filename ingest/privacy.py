@@ -13,24 +13,10 @@ import hmac
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from ingest.private_keys import holds_value, kind_of, label_of, may_stay
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-KINDS: Final[Mapping[str, str]] = {
-    key: kind
-    for kind, keys in {
-        "card": ("card", "cardno", "cardid", "cardnumber", "iccard", "卡号"),
-        "plate": ("plate", "plateno", "platenumber", "licenseplate", "carno", "车牌", "车牌号"),
-        "id_card": ("idcard", "idcardno", "idno", "idnumber", "identityno", "身份证", "身份证号"),
-        "phone": ("phone", "phoneno", "phonenumber", "mobile", "tel", "telephone", "电话", "手机", "手机号"),
-        "name": ("name", "realname", "fullname", "personname", "ownername", "visitorname", "姓名"),
-        "face": ("face", "faceid", "facetoken", "人脸"),
-        "person": ("person", "personid", "userid", "ownerid", "residentid", "visitorid", "工号"),
-        "email": ("email", "mail"),
-    }.items()
-    for key in keys
-}
-"""Folded key (lower case, letters and digits only) → kind of identifier. Spellings of one kind share pseudonyms."""
 
 _PSEUDONYM_HEX: Final = 20
 
@@ -57,9 +43,10 @@ def keyed_digest(key: bytes, sha256: bytes) -> bytes:
 def redact_native(payload: bytes, key: bytes) -> bytes:
     """Pseudonymise native JSON.
 
-    The value of every key in :data:`KINDS`, at any depth, becomes a pseudonym; null and "" stay. An object or
-    list under such a key becomes one pseudonym of its whole text. A payload without such keys comes back
-    unchanged, byte for byte.
+    The value of every key that names an identifier (:mod:`ingest.private_keys`), at any depth, becomes a pseudonym;
+    null, true, false and "" stay. Of a list or object under such a key each text and number becomes one, and so does
+    each key that could be an identifier itself. The same holds for the value of an object whose label names an
+    identifier: ``{"key": "card_no", "value": 6222}``. A payload without any comes back unchanged, byte for byte.
 
     Raises:
         Unparsable: not JSON, nested too deeply, or with a key given twice (readers differ in which one counts).
@@ -68,23 +55,19 @@ def redact_native(payload: bytes, key: bytes) -> bytes:
 
     def take(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         nonlocal found
-        out: dict[str, Any] = {}
-        for name, value in pairs:
-            if name in out:
-                raise Unparsable(f"key given twice: {len(name)} characters")
-            kind = KINDS.get(_fold(name))
-            if kind is None or value is None or value == "":
-                out[name] = value
-            else:
-                found = True
-                out[name] = pseudonym(key, kind, _text(value))
+        out = dict(pairs)
+        if len(out) < len(pairs):
+            raise Unparsable("a key given twice")
+        found = found or any(map(kind_of, out)) or label_of(pairs) is not None
         return out
 
     try:
         document = json.loads(payload, object_pairs_hook=take)
         if not found:
             return payload
-        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+        redacted = _redacted(document, None, key)
+        # Where all that was found is null or "", nothing changes: a repetition must have the same bytes.
+        return payload if redacted == document else _bytes(redacted)
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeError are ValueErrors
         raise Unparsable(type(error).__name__) from None  # the message could quote the payload
 
@@ -93,10 +76,31 @@ REDACTORS: Final[Mapping[str, Callable[[bytes, bytes], bytes]]] = {"native": red
 """Redactors by name. Each is pure: (payload, key) → payload without identifiers, or Unparsable."""
 
 
-def _fold(name: str) -> str:
-    return "".join(c for c in name.casefold() if c.isalnum())
+def _redacted(value: Any, kind: str | None, key: bytes) -> Any:
+    """Return a JSON value without identifiers; with a kind, each text and number of it is one of that kind."""
+    if isinstance(value, dict):
+        return _redacted_object(value, kind, key)
+    if isinstance(value, list):
+        return [_redacted(item, kind, key) for item in value]
+    if kind is None or value is None or value == "" or isinstance(value, bool):
+        return value
+    return pseudonym(key, kind, _text(value))
 
 
-def _text(value: Any) -> str:
+def _redacted_object(value: dict[str, Any], kind: str | None, key: bytes) -> dict[str, Any]:
+    out = {}
+    label, labelled = label_of(value.items()) or ("", None)
+    for name, inner in value.items():
+        own = kind_of(name) or (labelled if name != label and holds_value(name) else None) or kind
+        shown = name if kind is None or may_stay(name) else pseudonym(key, kind, name)
+        out[shown] = _redacted(inner, own, key)
+    return out
+
+
+def _text(value: str | float) -> str:
     """Write a value so that 123 and "123" are the same identifier."""
-    return value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return value.strip() if isinstance(value, str) else json.dumps(value)
+
+
+def _bytes(document: Any) -> bytes:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()

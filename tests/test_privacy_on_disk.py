@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     from qingtu.records import Frame
 
 IDENTIFIERS = ("6222021234567890123", "鲁B8K1234", "13905321234", "370202199001011234", "王小明明")
+SPELLINGS = (
+    "cardNum card_num ic_card_no rfid 门禁卡号 IC卡号",
+    "plateNum licensePlateNumber vehicleNo carNumber carPlate hphm 车牌号码 号牌号码",
+    "phoneNum mobileNo contactTel 手机号码 电话号码",
+    "idCardNumber ownerIdNo sfzmhm 身份证号码 证件号码",
+    "userName visitor_name 姓名",
+)
+"""Keys of each of the identifiers."""
 CONTROL = "Control-4711"
 """Public text sent beside the identifiers: the search must find it."""
 CATALOGUE = """
@@ -45,8 +53,19 @@ def payload(seq: int) -> bytes:
     """A proper message of a gate: every identifier under its usual key, at several depths."""
     card, plate, phone, person, name = IDENTIFIERS
     attributes = {"cardNo": card, "车牌": plate, "visitor": {"phone": int(phone), "ID-Card": person}, "name": name}
-    event = {"kind": "door", "attributes": {**attributes, "place": CONTROL}}
+    event = {"kind": "door", "attributes": {**attributes, **spelt(), "place": CONTROL}}
     return json.dumps({"seq": seq, "events": [event], "readings": {"door_open": 1}}, ensure_ascii=False).encode()
+
+
+def spelt() -> dict[str, object]:
+    """Identifiers under keys as makers spell them, in lists and objects, beside a label, and as keys."""
+    card, plate, phone, person, name = IDENTIFIERS
+    found: dict[str, object] = {key: IDENTIFIERS[i] for i, keys in enumerate(SPELLINGS) for key in keys.split()}
+    found |= {"cards": [card, int(card)], "plates": [[plate]], "idCard": {"number": person}, "rfidTags": {card: True}}
+    return found | {
+        "fields": [{"key": "card_no", "value": card}, {"value": phone, "name": "phoneNum"}],
+        "names": [name],
+    }
 
 
 def messages(seq: int) -> list[tuple[str, bytes]]:
