@@ -7,6 +7,7 @@ and a kill -9 of ours leaves it alive: the next start adopts it, with the messag
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import importlib.util
 import json
@@ -118,8 +119,7 @@ def start_broker(settings: MqttSettings, data: Path) -> Broker:
     """
     if settings.host is not None:
         return Broker("external", settings.host, settings.port, *_NOTES["external"])
-    folder = data.resolve() / "broker"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder_of(data)
     adopted = _adopt(folder, settings)
     if adopted is not None:
         return adopted
@@ -138,6 +138,16 @@ def start_broker(settings: MqttSettings, data: Path) -> Broker:
     (folder / "pid.json").write_text(json.dumps(record), encoding="utf-8")
     _await_port(child, kind, settings.port, folder)
     return Broker(kind, HOST, settings.port, *_NOTES[kind], pid=child.pid, _folder=folder, _child=child)
+
+
+def _folder_of(data: Path) -> Path:
+    """Make the child's folder, for its owner alone: it keeps retained and queued messages as the devices sent them."""
+    folder = data.resolve() / "broker"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & 0o077:  # made by an earlier version, or with access control lists of its parent
+        with contextlib.suppress(PermissionError):  # somebody else's, who shares it with us
+            folder.chmod(0o700)
+    return folder
 
 
 def _adopt(folder: Path, settings: MqttSettings) -> Broker | None:

@@ -1,7 +1,8 @@
 """Identifiers of people are nowhere in the data folder: not in a file, not in a log ahead, not inside a frame.
 
-The broker here is one of its own, as in production. An embedded broker keeps messages that it could not deliver yet in
-``data/broker``, as they came: they are the broker's until we take them, and it deletes them then.
+The broker here is one of its own, as in production. What a broker holds it holds as it came, the embedded one in
+``data/broker``: queued messages until we have taken them, retained ones until somebody clears them, for no gateway
+can. The last test here says so; docs/gateway.md tells devices not to retain, and operators how to clear.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -18,9 +20,11 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from deploy.native.process import free_port
+from ingest.brokers import start_broker
 from qingtu.app import Options, Service
 from qingtu.records import STREAMS, decode
-from qingtu.settings import load_settings
+from qingtu.settings import MqttSettings, load_settings
 from qingtu.store.duckdb import DuckStore
 from tests.faults.harness import World
 
@@ -147,13 +151,13 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.end()
 
 
-def publish(port: int, sent: Sequence[tuple[str, bytes]]) -> None:
+def publish(port: int, sent: Sequence[tuple[str, bytes]], *, retain: bool = False) -> None:
     """Publish with QoS 1 and wait for every PUBACK."""
     client = mqtt.Client(CallbackAPIVersion.VERSION2)
     client.connect("127.0.0.1", port)
     client.loop_start()
     for topic, body in sent:
-        client.publish(topic, body, qos=1).wait_for_publish(20)
+        client.publish(topic, body, qos=1, retain=retain).wait_for_publish(20)
     client.disconnect()
     client.loop_stop()
 
@@ -246,3 +250,18 @@ def test_swapped_topic_levels_are_private_too(world: World) -> None:
     await_raw(world.data, lambda frames: received(frames) >= 1)
     world.stop_service()
     assert found(inside(world.data), IDENTIFIERS) == set()
+
+
+@pytest.mark.skipif(shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin") is None, reason="no mosquitto")
+def test_the_embedded_broker_keeps_what_is_retained_until_it_is_cleared(tmp_path: Path) -> None:
+    """In clear, over restarts; an empty retained message to the topic ends it, as docs/gateway.md says."""
+    settings = MqttSettings(port=free_port(), embedded="mosquitto")
+    held = []
+    for body in (payload(1), None, b""):
+        broker = start_broker(settings, tmp_path)
+        if body is not None:
+            publish(settings.port, [("qt/qd-community/gate/up", body)], retain=True)
+        broker.stop()
+        content = b"".join(path.read_bytes() for path in (tmp_path / "broker").iterdir())
+        held.append({text for text, _ in found(content, IDENTIFIERS)})
+    assert held == [set(IDENTIFIERS), set(IDENTIFIERS), set()]

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -66,6 +67,16 @@ def test_only_this_machine_is_listened_to(kind: Any, port: int, tmp_path: Path, 
     ended.append(start_broker(MqttSettings(port=port, embedded=kind), tmp_path))
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.2", port), timeout=1)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_its_folder_is_for_its_owner_alone(port: int, tmp_path: Path, ended: list[Broker], *, there: bool) -> None:
+    """It holds messages as they came, also in a data folder that others may read, and in one of an earlier version."""
+    folder = tmp_path / "data" / "broker"
+    if there:
+        folder.mkdir(parents=True, mode=0o755)
+    ended.append(start_broker(MqttSettings(port=port, embedded="auto"), tmp_path / "data"))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_a_pid_that_is_now_somebody_elses_is_left_alone(
