@@ -289,12 +289,13 @@ class Decoder(Protocol):
     that of the payloads, and within one payload that of the text.
     """
 
-    def __call__(self, payloads: Sequence[bytes], devices: Sequence[str]) -> Decoded:
+    def __call__(self, payloads: Sequence[bytes], devices: Sequence[str | None]) -> Decoded:
         """Decode.
 
         Args:
             payloads: n byte strings, verbatim, untrusted, never longer than the route's limit.
-            devices: n device ids as the route found them in the topic; a payload that names another is refused.
+            devices: n device ids as the route found them in the topic; a payload that names another is refused. None:
+                there is no topic (a payload is tried), and whatever device it names is taken.
         """
         ...
 

@@ -76,6 +76,19 @@ def test_case(folder: Path) -> None:
     assert [_found(beside, row) for row in range(3)] == [alone, _expected(case), alone]
 
 
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f"{f.parent.name}/{f.name}")
+def test_without_a_topic_any_device_is_taken(folder: Path) -> None:
+    """No device given: nothing to compare with, and all else is as the case says."""
+    case = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+    found = _found(DECODERS[folder.parent.name]([_payload(folder)], [None]), 0)
+    expected = _expected(case)
+    if any(reason == "device_mismatch" for reason, _ in expected["refused"]):
+        assert found["readings"]
+        assert found["refused"] == []
+    else:
+        assert found == expected
+
+
 def test_every_case_says_why() -> None:
     """A case explains itself in a sentence."""
     for folder in FOLDERS:

@@ -68,7 +68,7 @@ class _Columns:
     refused: list[tuple[int, str, str, int]] = field(default_factory=list)
 
 
-def decode(payloads: Sequence[bytes], devices: Sequence[str]) -> Decoded:
+def decode(payloads: Sequence[bytes], devices: Sequence[str | None]) -> Decoded:
     """Decode native JSON payloads; see :class:`qingtu.contracts.Decoder`."""
     columns = _Columns()
     shapes, loads = columns.shapes, orjson.loads
@@ -92,7 +92,7 @@ def decode(payloads: Sequence[bytes], devices: Sequence[str]) -> Decoded:
     return _finish(columns)
 
 
-def _take_payload(columns: _Columns, row: int, body: Any, payload: bytes, device: str) -> bool:
+def _take_payload(columns: _Columns, row: int, body: Any, payload: bytes, device: str | None) -> bool:
     """Take a payload of any form, or refuse it; return whether it has a time or counter of its own."""
     try:
         body = _parse(payload) if body is None else body
@@ -129,7 +129,7 @@ def _whole(digits: str) -> float:
     return number if -(1 << 63) <= number < 1 << 64 else float(number)
 
 
-def _take(columns: _Columns, row: int, item: Any, device: str) -> bool:
+def _take(columns: _Columns, row: int, item: Any, device: str | None) -> bool:
     """Take one object of a payload, or refuse it; return whether it has a time or counter of its own."""
     try:
         return _take_object(columns, row, item, device)
@@ -138,11 +138,11 @@ def _take(columns: _Columns, row: int, item: Any, device: str) -> bool:
         return False
 
 
-def _take_object(columns: _Columns, row: int, item: Any, device: str) -> bool:
+def _take_object(columns: _Columns, row: int, item: Any, device: str | None) -> bool:
     if type(item) is not dict:
         raise _Refusal("not_an_object", f"expected an object with readings, got {type(item).__name__}")
     claimed = item.get("device")
-    if claimed is not None and claimed != device:
+    if claimed is not None and device is not None and claimed != device:
         raise _Refusal("device_mismatch", f"payload says device {str(claimed)[:80]!r}, topic says {device!r}")
     readings = item.get("readings")
     if readings is not None and type(readings) is not dict:

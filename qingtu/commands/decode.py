@@ -66,7 +66,7 @@ def decode(
         raise typer.BadParameter(f"no format {fmt!r} (allowed: {', '.join(DECODERS)}) / 没有此格式")
     payload = _read(source)
     if device is None:
-        lines = plain(DECODERS[fmt]([payload], [""]))
+        lines = plain(DECODERS[fmt]([payload], [None]))
     else:
         settings = settings_of(file, None, catalogue)
         loaded = load_catalogue(settings.catalogue)

@@ -50,6 +50,15 @@ def test_refusal_is_an_object_with_the_reason() -> None:
     assert [line["refused"] for line in ran.lines] == ["bad_json"]
 
 
+def test_without_a_device_a_payload_may_name_its_own() -> None:
+    """There is no topic to compare it with; with a device it is compared."""
+    payload = b'{"device":"d","readings":{"pm25":1}}'
+    ran = inside("decode", "native", stdin=payload)
+    assert (ran.code, [line["name"] for line in ran.lines]) == (0, ["pm25"])
+    ran = inside("decode", "native", "--device", DEVICE, stdin=payload)
+    assert (ran.code, [line["refused"] for line in ran.lines]) == (1, ["device_mismatch"])
+
+
 def test_events_are_shown() -> None:
     """An event is an object of its own."""
     payload = b'{"time": 1795392000, "events": [{"kind": "door", "level": 2, "attributes": {"gate": "N"}}]}'
