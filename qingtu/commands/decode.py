@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +18,7 @@ from ingest.raw import RawBuilder, Source
 from ingest.sources import Refused, misfit
 from processors.alerts import rule_kinds
 from processors.alerts.quiet import Quiet
-from processors.messages import Messages
+from processors.messages import Messages, Readings
 from processors.output import Output
 from processors.passes import Pass
 from processors.plan import Plan
@@ -32,15 +32,16 @@ from qingtu.contracts import NO_TIME
 from qingtu.errors import NotFound, StartError
 from qingtu.records import Flag
 from qingtu.records import decode as decode_frame
+from qingtu.store.merging import NEW, NONE, Versions, merge
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from processors.messages import Refusals
     from qingtu.catalogue import Catalogue as Loaded
-    from qingtu.catalogue import DeviceEntry
+    from qingtu.catalogue import DeviceEntry, Series
     from qingtu.contracts import Decoded
     from qingtu.settings import Settings
 
@@ -59,8 +60,8 @@ def decode(
     """Show what a payload becomes / 试解报文.
 
     One JSON object a reading or event; of what is refused, one with its reason. With --device it goes through gateway
-    and pass as if that device sent it now: limit of its route, series, canonical value and unit, flag. Exit code 1 when
-    a part is refused.
+    and pass as if that device sent it now: limit of its route, series, canonical value and unit, flag, and whether it
+    is stored or repeats what stands before it. Without, it may name any device. Exit code 1 when a part is refused.
     """
     if fmt not in DECODERS:
         raise typer.BadParameter(f"no format {fmt!r} (allowed: {', '.join(DECODERS)}) / 没有此格式")
@@ -142,10 +143,9 @@ def located(
     builder.append((source, payload, 1, 1, None, now_us, 0, size, reason, None))
     rows = decode_frame(builder.build(catalogue.version, now_us)).sections["rows"]
     output = _Told()
-    _TellingPass(plan, Quality(plan), rules, Quiet(plan), limits).run(Messages.of(rows, 0, 1, 0), None, 0, output)
-    sent = DECODERS[fmt]([payload], [entry.device.id]).names
-    fields = {entry.fields[name].series_index: name for name in sent if name in entry.fields}
-    return [*_stored(output, catalogue, fields), *_events(output), *output.refused]
+    ran = _TellingPass(plan, Quality(plan), rules, Quiet(plan), limits)
+    ran.run(Messages.of(rows, 0, 1, 0), None, 0, output)
+    return [*_readings(output, catalogue, ran.named), *_events(output), *output.refused]
 
 
 def _taken(payload: bytes, fmt: str, entry: DeviceEntry, catalogue: Loaded, settings: Settings) -> tuple[bytes, str]:
@@ -176,7 +176,27 @@ class _Told(Output):
 
 
 class _TellingPass(Pass):
-    """A pass that keeps every refusal on its own."""
+    """A pass over one message that keeps every refusal on its own.
+
+    Attributes:
+        named: (series, field name) of each reading that was taken, as the payload has them.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.named: list[tuple[int, str]] = []
+
+    def _block(
+        self, messages: Messages, device: NDArray[np.int64], rows: NDArray[np.int64], decoded: Decoded,
+        refusals: Refusals,
+    ) -> Readings:  # fmt: skip
+        """Take each reading alone: behind this step nobody knows its name, and two names may be one series."""
+        blocks = []
+        for i, name in enumerate(decoded.name.tolist()):
+            block = super()._block(messages, device, rows, _only(decoded, i), refusals)
+            self.named += [(series, decoded.names[name]) for series in block.series.tolist()]
+            blocks.append(block)
+        return Readings.join(blocks) if blocks else super()._block(messages, device, rows, decoded, refusals)
 
     @staticmethod
     def _report(
@@ -192,27 +212,47 @@ class _TellingPass(Pass):
         ]
 
 
-def _stored(output: Output, catalogue: Loaded, fields: Mapping[int, str]) -> list[dict[str, Any]]:
-    lines = []
-    for _, columns in output.readings:
-        names = ("series", "time", "value", "flag", "tests")
-        for number, time, value, flag, tests in zip(*(columns[name].tolist() for name in names), strict=True):
-            series = catalogue.series[number]
-            lines.append(
-                {
-                    "name": fields.get(number),
-                    "station": series.station,
-                    "property": series.property,
-                    "channel": series.channel,
-                    "time": iso(time),
-                    "value": None if math.isnan(value) else value,
-                    "unit": series.unit,
-                    "flag": flag,
-                    "flag_name": Flag(flag).name.lower(),
-                    "tests": [key for key, check in CHECKS.items() if tests >> check.bit & 1],
-                }
-            )
-    return lines
+def _readings(output: Output, catalogue: Loaded, named: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
+    """Return the readings, by series, with what a store that holds none of them makes of each."""
+    if not output.readings:
+        return []
+    ((_, columns),) = output.readings  # of one message: readings by series, then late verdicts on them
+    names = [name for _, name in sorted(named, key=lambda pair: pair[0])]
+    order = np.lexsort((columns["time"], columns["series"]))  # stable: of equal keys the first in the payload is first
+    series, time = columns["series"][order], columns["time"][order]
+    key = np.cumsum(np.diff(series, prepend=-1).astype(np.bool_) | np.diff(time, prepend=NO_TIME).astype(np.bool_)) - 1
+    versions = Versions(*(columns[name][order] for name in ("value", "flag", "tests", "revision", "known", "cause")))
+    merged = merge(key, np.full(len(key), NONE, np.int64), versions)
+    lines: list[tuple[int, dict[str, Any]]] = []
+    for place, row in enumerate(order.tolist()):
+        if row < len(names):
+            new = merged.state[place] == NEW
+            # A verdict on a reading may come with it: what is stored is the reading as it stands at last.
+            judged = int(order[merged.now[key[place]]]) if new else row
+            line = _reading(catalogue.series[series[place]], columns, judged)
+            lines.append((row, {"name": names[row], **line, "outcome": "stored" if new else "repeated"}))
+    return [line for _, line in sorted(lines, key=lambda pair: pair[0])]
+
+
+def _reading(series: Series, columns: dict[str, NDArray[Any]], row: int) -> dict[str, Any]:
+    value, flag, tests = (columns[name][row].item() for name in ("value", "flag", "tests"))
+    return {
+        "station": series.station,
+        "property": series.property,
+        "channel": series.channel,
+        "time": iso(columns["time"][row].item()),
+        "value": None if math.isnan(value) else value,
+        "unit": series.unit,
+        "flag": flag,
+        "flag_name": Flag(flag).name.lower(),
+        "tests": [key for key, check in CHECKS.items() if tests >> check.bit & 1],
+    }
+
+
+def _only(decoded: Decoded, i: int) -> Decoded:
+    """Return one reading of what was decoded."""
+    columns = {name: getattr(decoded, name)[i : i + 1] for name in ("row", "name", "unit", "value", "time_us", "local")}
+    return replace(decoded, **columns, mark=None if decoded.mark is None else decoded.mark[i : i + 1])
 
 
 def _events(output: Output) -> list[dict[str, Any]]:

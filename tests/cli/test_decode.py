@@ -9,7 +9,7 @@ import pytest
 
 from ingest.decoders import DECODERS
 from qingtu.catalogue import load_catalogue
-from qingtu.clock import SystemClock, iso
+from qingtu.clock import MINUTE, SystemClock, iso
 from tests.cli.conftest import CATALOGUE, inside
 
 if TYPE_CHECKING:
@@ -64,6 +64,33 @@ def test_events_are_shown() -> None:
     payload = b'{"time": 1795392000, "events": [{"kind": "door", "level": 2, "attributes": {"gate": "N"}}]}'
     ran = inside("decode", "native", stdin=payload)
     assert ran.lines == [{"event": "door", "level": 2, "time": "2026-11-23T00:00:00Z", "attributes": {"gate": "N"}}]
+
+
+def test_the_second_of_two_spellings_is_repeated(tmp_path: Path) -> None:
+    """Two names of one series: the first is stored, the other is repeated, and each keeps its name."""
+    (tmp_path / "c.yaml").write_text(
+        "networks: [{id: n, zh: n, en: n, interval_s: 60}]\n"
+        "stations: [{id: A, zh: a, en: A, network: n, domain: air, kind: air, position: [120, 36], "
+        "devices: [{id: d, properties: [pm25, pm10]}]}]\n",
+        encoding="utf-8",
+    )
+    payload = _payload({"pm10": "x", "PM25": 1, "pm25": 2, "P1": 3})
+    ran = inside("decode", "native", "--device", "d", "--catalogue", tmp_path, stdin=payload)
+    assert [(line["name"], line["value"], line["outcome"]) for line in ran.lines if "name" in line] == [
+        ("P1", 3.0, "stored"), ("PM25", 1.0, "stored"), ("pm25", 2.0, "repeated"),
+    ]  # fmt: skip
+    assert [line["refused"] for line in ran.lines if "refused" in line] == ["bad_value"]
+
+
+def test_a_reading_with_a_late_verdict_is_told_once() -> None:
+    """A test that needs the next reading may get it from the same payload: the flag is that which stands at last."""
+    name, now = _field("air_temperature"), SystemClock().now_us()
+    values = [10, 10.1, 10, 35, 10.1, 10, 10.2]
+    payload = [{"time": iso(now - (9 - i) * MINUTE), "readings": {name: v}} for i, v in enumerate(values)]
+    ran = inside("decode", "native", "--device", DEVICE, stdin=json.dumps(payload).encode())
+    assert [line["value"] for line in ran.lines] == values
+    assert "spike" in ran.lines[3]["tests"]
+    assert {line["outcome"] for line in ran.lines} == {"stored"}
 
 
 def test_device_shows_what_the_catalogue_makes_of_it() -> None:
