@@ -9,6 +9,7 @@ from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import orjson
 import typer
 
 from ingest.decoders import DECODERS
@@ -93,7 +94,7 @@ def plain(decoded: Decoded) -> list[dict[str, Any]]:
         )
     ]  # fmt: skip
     lines += [
-        {"event": kind, "level": level, "time": _claimed(time, local=False), "attributes": attributes}
+        {"event": kind, "level": level, "time": _claimed(time, local=False), "attributes": _kept(attributes)}
         for _, kind, level, time, attributes in decoded.events
     ]
     lines += [
@@ -255,9 +256,14 @@ def _only(decoded: Decoded, i: int) -> Decoded:
     return replace(decoded, **columns, mark=None if decoded.mark is None else decoded.mark[i : i + 1])
 
 
+def _kept(attributes: dict[str, Any]) -> Any:
+    """Return an event's attributes as they are stored: NaN and Infinity, which JSON has not, become null."""
+    return orjson.loads(orjson.dumps(attributes))
+
+
 def _events(output: Output) -> list[dict[str, Any]]:
     return [
-        {"event": kind, "station": station, "level": level, "time": iso(time), "attributes": attributes}
+        {"event": kind, "station": station, "level": level, "time": iso(time), "attributes": _kept(attributes)}
         for station, kind, level, time, attributes, _, _ in output.events
     ]
 

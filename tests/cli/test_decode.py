@@ -66,6 +66,15 @@ def test_events_are_shown() -> None:
     assert ran.lines == [{"event": "door", "level": 2, "time": "2026-11-23T00:00:00Z", "attributes": {"gate": "N"}}]
 
 
+@pytest.mark.parametrize("options", [(), ("--device", DEVICE)])
+def test_numbers_that_json_has_not_are_null(options: tuple[str, ...]) -> None:
+    """In attributes of events, as they are stored; what is printed is JSON."""
+    payload = b'{"events": [{"kind": "x", "attributes": {"a": NaN, "b": [-Infinity, 1]}}]}'
+    ran = inside("decode", "native", *options, stdin=payload)
+    assert "NaN" not in ran.out
+    assert [line["attributes"] for line in ran.lines] == [{"a": None, "b": [None, 1]}]
+
+
 def test_the_second_of_two_spellings_is_repeated(tmp_path: Path) -> None:
     """Two names of one series: the first is stored, the other is repeated, and each keeps its name."""
     (tmp_path / "c.yaml").write_text(
