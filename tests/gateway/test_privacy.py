@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest import private_keys
 from ingest.privacy import REDACTORS, Unparsable, keyed_digest, pseudonym, redact_native
 from ingest.private_keys import kind_of
 from qingtu.catalogue import load_catalogue
@@ -17,6 +20,7 @@ from qingtu.properties import load_properties
 from tests.cli.conftest import CATALOGUE
 
 KEY = b"secret"
+FILE = Path(private_keys.__file__).with_suffix(".yaml")
 IDENTIFIER = "鲁B-62220011"
 SPELLINGS = {
     "card": "card card_no cardNo CARD-NO cardNum cards ic_card ICCard rfid cardNo2 ｃａｒｄ 卡号 门禁卡号 IC卡号 uid",
@@ -30,7 +34,7 @@ SPELLINGS = {
 HARMLESS = (
     "cardinal cardinality cardiac template plateau hydrophone hotel cards_total card_count plate_color plateConfidence "
     "phone_battery plate_temperature cardReaderId car_door car_noise vehicle_noise grid_no x_m hpzl station_name "
-    "device_name 车牌颜色 号牌种类 证件类型 刷卡次数"
+    "device_name card_fault nameplate_power 车牌颜色 号牌种类 证件类型 刷卡次数"
 )
 STRUCTURE = (
     "time readings seq device events kind level attributes value unit mark "  # native
@@ -75,6 +79,16 @@ def test_keys_are_known_by_their_parts(kind: str, key: str) -> None:
 def test_keys_that_name_nobody_are_left_alone(key: str) -> None:
     """Words with such letters inside, what is counted or said of identifiers, and what formats are built of."""
     assert kind_of(key) is None
+
+
+def test_the_file_of_keys_is_as_it_is_read() -> None:
+    """Folded texts alone (an unquoted no is false in YAML), none of them of two kinds, none twice."""
+    data = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    rows = [row for kind in data.pop("kinds").values() for part in kind.values() for row in part]
+    assert len(rows) == len(set(rows))
+    for listed in (rows, *data.values()):
+        assert all(isinstance(row, str) and row == row.casefold() and row.isalnum() for row in listed)
+        assert len(listed) == len(set(listed))
 
 
 def test_no_observed_property_is_taken_for_an_identifier() -> None:
