@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from processors.quality import CHECKS
 from processors.relations import MESSAGE_CHECKS
-from qingtu.records import NEIGHBOUR, OVERRIDDEN
+from qingtu.records import NEIGHBOUR, OVERRIDDEN, RECEIPT_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +16,7 @@ BITS: Final[Mapping[str, int]] = {
     **{key: check.bit for key, check in MESSAGE_CHECKS.items()},
     "override": OVERRIDDEN.bit_length() - 1,
     "neighbour": NEIGHBOUR.bit_length() - 1,
+    "receipt_time": RECEIPT_TIME.bit_length() - 1,
 }
 
 

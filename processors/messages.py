@@ -188,6 +188,7 @@ class Readings:
         time_us: int64 (m,).
         value: float64 (m,), canonical unit, NaN when missing.
         mark: uint8 (m,), what the device says of it, 0 for nothing; None: nothing of any.
+        timeless: bool (m,), the time is that of receipt; None: all have their own.
     """
 
     message: NDArray[np.int64]
@@ -195,13 +196,14 @@ class Readings:
     time_us: NDArray[np.int64]
     value: NDArray[np.float64]
     mark: NDArray[np.uint8] | None = None
+    timeless: NDArray[np.bool_] | None = None
 
     def keep(self, which: NDArray[Any]) -> Readings:
         """Return some of the readings: a mask or places."""
         if which.dtype == np.bool_ and which.all():
             return self
-        mark = None if self.mark is None else self.mark[which]
-        return Readings(self.message[which], self.series[which], self.time_us[which], self.value[which], mark)
+        more = (None if column is None else column[which] for column in (self.mark, self.timeless))
+        return Readings(self.message[which], self.series[which], self.time_us[which], self.value[which], *more)
 
     @classmethod
     def join(cls, blocks: list[Readings]) -> Readings:
@@ -213,6 +215,9 @@ class Readings:
         if any(b.mark is not None for b in blocks):
             none = [np.zeros(len(b.message), np.uint8) if b.mark is None else b.mark for b in blocks]
             joined.mark = np.concatenate(none)
+        if any(b.timeless is not None for b in blocks):
+            own = [np.zeros(len(b.message), np.bool_) if b.timeless is None else b.timeless for b in blocks]
+            joined.timeless = np.concatenate(own)
         return joined.ordered()
 
     def ordered(self) -> Readings:

@@ -169,9 +169,9 @@ class Pass:
         value, refused = convert.values(self.plan, entry, decoded)
         if refused.any():
             self._refuse_units(decoded, message, refused, refusals)
-        time, wrong = self._times(messages, message, sender, decoded, refusals)
+        time, wrong, timeless = self._times(messages, message, sender, decoded, refusals)
         good = ~(refused | wrong)
-        return Readings(message, self.plan.entry_series[entry], time, value, decoded.mark).keep(good)
+        return Readings(message, self.plan.entry_series[entry], time, value, decoded.mark, timeless).keep(good)
 
     @staticmethod
     def _refuse_units(
@@ -194,8 +194,8 @@ class Pass:
         sender: NDArray[np.int64],
         decoded: Decoded,
         refusals: Refusals,
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return times in UTC, and which readings are refused for theirs."""
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_] | None]:
+        """Return times in UTC, which readings are refused for theirs, and which have that of receipt (None: none)."""
         received = messages.received_us.take(message)
         time = decoded.time_us + messages.shift_us.take(message) if messages.driven else decoded.time_us
         none = decoded.time_us == NO_TIME
@@ -213,11 +213,11 @@ class Pass:
             ahead = (int(time[i]) - int(received[i])) / SECOND
             refusals.add(int(message[i]), "convert", "clock_wrong", f"claims a time {ahead:+.0f} s from receipt", 1)
         if not timeless:
-            return time, wrong
+            return time, wrong, None
         old = none & ((messages.flags[message] & _RETAIN) > 0)
         for i in old.nonzero()[0].tolist():
             refusals.add(int(message[i]), "convert", "retained_no_time", "kept by the broker, age unknown", 1)
-        return time, wrong | old
+        return time, wrong | old, none
 
     def _locate_events(
         self,
@@ -347,8 +347,10 @@ class Pass:
             received = np.where(redriven, _FAR, received)
             cause[redriven] = Cause.REDRIVE
         sample = self.quality.samples(readings.message, readings.time_us)
+        sample = None if sample is None else sample[order]
         mark = None if readings.mark is None else readings.mark[order]
-        judged = self.quality.judge(series, time, value, received, None if sample is None else sample[order], mark)
+        timeless = None if readings.timeless is None else readings.timeless[order]
+        judged = self.quality.judge(series, time, value, received, sample, mark, timeless)
         held = self.quiet.held(self.plan.series_station[series], time) if self.quiet.holds else None
         batch = Batch(series, time, value, received_us, revision, judged, held)
         if judged.late.any():

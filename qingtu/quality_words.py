@@ -34,8 +34,10 @@ CHECK_WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "calm_wind": ("静风时的风向", "Direction at calm"),
     "override": ("人工改标", "Set by a person"),
     "neighbour": ("与周边站点不符", "Neighbour"),
+    "receipt_time": ("以接收时间为准", "Time of receipt"),
 }
 """(zh, en) of every bit; a test holds that none is missing."""
+_NO_CHECK: Final = ("override", "receipt_time")
 _NAMES: Final[Mapping[str, str]] = {
     "fail_min": "失败下限 / fails below", "fail_max": "失败上限 / fails above",
     "suspect_min": "可疑下限 / suspect below", "suspect_max": "可疑上限 / suspect above",
@@ -82,7 +84,7 @@ def checks_of(catalogue: Catalogue, key: tuple[str, str, str], time_us: int) -> 
     number = catalogue.series_index(*key)
     series = None if number is None else catalogue.series[number]
     return [_told(name, bit, _limits(catalogue, series, name, time_us), series) for name, bit in BITS.items()
-            if name != "override"]  # fmt: skip
+            if name not in _NO_CHECK]  # fmt: skip
 
 
 def _told(name: str, bit: int, limits: dict[str, Any], series: Series | None) -> Told:

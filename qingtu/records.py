@@ -124,6 +124,9 @@ OVERRIDDEN: Final = 1 << 16
 """Bit of ``tests`` that says that a person set the flag; no check has it."""
 NEIGHBOUR: Final = 1 << 17
 """Bit of ``tests`` that says that the stations around read something else; derive decides it, not the pass."""
+RECEIPT_TIME: Final = 1 << 18
+"""Bit of ``tests`` that says that the time is that of receipt, since the device gave none. It is about no check:
+whoever asks whether checks passed leaves it out."""
 
 
 def is_verdict(cause: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -164,7 +167,7 @@ READINGS = pa.schema(
         ("time", _TIME),  # of the phenomenon
         ("value", pa.float64()),  # canonical unit; NaN when missing
         ("flag", pa.uint8()),  # Flag
-        ("tests", pa.uint32()),  # bit set of the checks that did not pass
+        ("tests", pa.uint32()),  # bit set of the checks that did not pass, and of marks
         ("revision", pa.int64()),  # position of the raw row that caused the value or flag
         ("known_at", _TIME),
         ("cause", pa.uint8()),  # Cause

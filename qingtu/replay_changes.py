@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from processors.quality import CHECKS
 from qingtu.partitions import partition_of
-from qingtu.records import NEIGHBOUR, OVERRIDDEN, VERDICTS, Cause, Flag, position
+from qingtu.records import NEIGHBOUR, OVERRIDDEN, RECEIPT_TIME, VERDICTS, Cause, Flag, position
 from qingtu.store.queries import rows_of
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ SELECT m.* EXCLUDE (series, time), series, time, t.value AS t_value, t.home AS t
         WHEN spiked AND t.flag IN ({good}) THEN m.flag
         WHEN spiked THEN greatest(t.flag, m.flag)
         WHEN same AND (m.tests & {around}) <> 0 AND (t.tests & {around}) = 0 AND t.flag IN ({good}) THEN {suspect}
-        WHEN same AND (m.tests & {around}) = 0 AND t.tests = {around} THEN {passes}
+        WHEN same AND (m.tests & {around}) = 0 AND (t.tests & ~{receipt}::UINTEGER) = {around} THEN {passes}
         ELSE t.flag END AS t_flag
 FROM ({mine}) m FULL JOIN ({theirs}) t USING (series, time)
 """
@@ -190,8 +190,8 @@ def find_changes(
     mine = _MINE.format(rows=_WITH_ORIGIN.format(db=name_of(db), **causes))
     theirs = _THEIRS.format(rows=_WITH_ORIGIN.format(db="gen", **causes))
     both = _BOTH.format(
-        mine=mine, theirs=theirs, person=OVERRIDDEN, around=NEIGHBOUR, next=1 << CHECKS["spike"].bit,
-        suspect=int(Flag.SUSPECT), passes=int(Flag.PASS),
+        mine=mine, theirs=theirs, person=OVERRIDDEN, around=NEIGHBOUR, receipt=RECEIPT_TIME,
+        next=1 << CHECKS["spike"].bit, suspect=int(Flag.SUSPECT), passes=int(Flag.PASS),
         good=f"{int(Flag.PASS)}, {int(Flag.NOT_EVALUATED)}",
     )  # fmt: skip
     db.execute(_CHANGES.format(both=both, missing=int(Flag.MISSING)), {"kept": times["kept"]})

@@ -19,7 +19,7 @@ from qingtu.clock import SECOND
 from qingtu.contracts import ReadingQuery
 from qingtu.partitions import partition_of
 from qingtu.properties import load_properties
-from qingtu.records import NEIGHBOUR, OVERRIDDEN, Flag
+from qingtu.records import NEIGHBOUR, OVERRIDDEN, RECEIPT_TIME, Flag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,6 +49,7 @@ _ROWS: Final = 100_000
 _EVERY_US: Final = 60 * SECOND
 _BIT: Final = np.uint32(NEIGHBOUR)
 _SAID: Final = np.uint32(OVERRIDDEN)
+_CHECKS: Final = ~np.uint32(RECEIPT_TIME)
 
 
 class Group(NamedTuple):
@@ -248,7 +249,7 @@ class _Readings(NamedTuple):
         place, time, value, flag, tests = (column[inside] for column in whole)
         marked = (tests & _BIT) > 0
         # Its own bit alone made it suspect: without it, it is good.
-        own = marked & (tests == _BIT)
+        own = marked & (tests & _CHECKS == _BIT)
         good = np.isfinite(value) & ((flag <= Flag.NOT_EVALUATED) | own)
         return cls(period[inside] * len(keys) + place, time, value, flag, tests, good, marked)
 
@@ -269,7 +270,7 @@ class _Readings(NamedTuple):
         which = np.flatnonzero((self.place == place) & self._other(np.full(len(self.place), bad)))
         tests = self.tests[which] | _BIT if bad else self.tests[which] & ~_BIT
         # What other checks say stays; the test itself says pass when it takes its word back.
-        flag = np.full(len(which), Flag.SUSPECT) if bad else np.where(tests == 0, Flag.PASS, self.flag[which])
+        flag = np.full(len(which), Flag.SUSPECT) if bad else np.where(tests & _CHECKS == 0, Flag.PASS, self.flag[which])
         columns = (self.time[which], self.value[which], flag, tests)
         return [list(row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 

@@ -14,7 +14,7 @@ from processors.quality.flags import FLAG, RANK
 from processors.relations.run import MessageChecks
 from qingtu.contracts import CheckInput
 from qingtu.grouped import NEVER, advance, follows, last_of_each
-from qingtu.records import OVERRIDDEN, Flag
+from qingtu.records import OVERRIDDEN, RECEIPT_TIME, Flag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,6 +117,7 @@ class Quality:
         known_us: NDArray[np.int64],
         sample: NDArray[np.int64] | None = None,
         mark: NDArray[np.uint8] | None = None,
+        timeless: NDArray[np.bool_] | None = None,
     ) -> Judged:
         """Judge m readings, sorted by series and, within a series, by arrival.
 
@@ -127,6 +128,7 @@ class Quality:
             known_us: int64 (m,), received at.
             sample: int64 (m,), readings with one number are looked at together; see :meth:`samples`. None: none are.
             mark: uint8 (m,), what the devices say of them, 0 for nothing; None: nothing of any.
+            timeless: bool (m,), the time is that of receipt; None: all have their own.
         """
         fresh = self._fresh(series, time_us, known_us)
         data = _looked_at(series, time_us, value, fresh, mark)
@@ -146,6 +148,8 @@ class Quality:
         flag, tests = said.flag(), said.tests
         # A missing value is told by the check of that name alone.
         tests[data.missing] = np.uint32(1 << CHECKS["missing"].bit)
+        if timeless is not None:
+            tests[timeless] |= np.uint32(RECEIPT_TIME)
         again = self._again(data, flag, tests, said)
         self._remember(data, flag, tests)
         return Judged(flag, tests, ~fresh, *again)

@@ -10,8 +10,9 @@ import pytest
 
 from ingest.raw import RawBuilder, Source, redrive_rows
 from processors.process import Process
+from processors.quality import CHECKS
 from qingtu.clock import DAY, SECOND
-from qingtu.records import Outcome, decode
+from qingtu.records import RECEIPT_TIME, Flag, Outcome, decode
 from tests.process.support import (
     CAT,
     T0,
@@ -144,6 +145,19 @@ def test_zone_less_times_are_read_in_the_stations_zone() -> None:
     for device, text in (("a", "2026-11-23T08:00:00"), ("u", "2026-11-22T19:00:01"), ("u", "2026-11-23T00:00:02Z")):
         rows.append(message(device, {"time": text, "readings": {"pm25": 1}}, 10))
     assert sorted(r["time"] for r in drive(rows, [cat]).readings) == [0, SECOND, 2 * SECOND]
+
+
+def test_a_time_of_receipt_is_marked_and_no_check_failed() -> None:
+    """Each reading of a message without a time has the bit, whatever its flag; its neighbours in the frame have not."""
+    bare = {"readings": {"pm25": 1, "air_temperature": None}}
+    timed = bare | {"time": (T0 + 7 * SECOND) // 1000}
+    result = run(reading("a", 0, 1, pm25=2), message("a", bare, 5), message("a", timed, 8))
+    told = {(r["property"], r["time"] // SECOND): (r["flag"], r["tests"]) for r in result.readings}
+    missing = 1 << CHECKS["missing"].bit
+    assert told == {
+        ("pm25", 0): (Flag.PASS, 0), ("pm25", 5): (Flag.PASS, RECEIPT_TIME), ("pm25", 7): (Flag.PASS, 0),
+        ("air_temperature", 5): (Flag.MISSING, RECEIPT_TIME | missing), ("air_temperature", 7): (Flag.MISSING, missing),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
