@@ -1,4 +1,8 @@
-"""The newest reading of every series, in arrays by series number. No thread, no clock."""
+"""The newest reading of every series, in arrays by series number. No thread, no clock.
+
+What becomes of a time that is known already is the store's rule (:mod:`qingtu.store.merging`), so that the page and the
+store never say different things of one reading.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from qingtu.records import Cause, times_of
+from qingtu.records import Cause, is_verdict, times_of
+from qingtu.store.merging import NONE, Versions, merge
 from qingtu.store.names import SeriesNames
 
 if TYPE_CHECKING:
@@ -68,7 +73,7 @@ class Rows:
 
 
 class Latest:
-    """Latest readings. A newer time moves a series; the same time with a greater revision replaces; nothing else.
+    """Latest readings. A newer time moves a series; the same time is merged as the store merges it; nothing else.
 
     Attributes:
         names: numbers of series, local to this object.
@@ -117,28 +122,53 @@ class Latest:
         flag, tests = np.asarray(batch.column("flag")), np.asarray(batch.column("tests"))
         revision = np.asarray(batch.column("revision"))
         known = times_of(batch.column("known_at"))
-        now = self.time[series]
-        rows = np.flatnonzero((time > now) | ((time == now) & (revision >= self.revision[series])))
-        s, t, r = series[rows], time[rows], revision[rows]
-        # Of several rows of one series the last assignment stays: usually the newest, as arrival is in order.
-        self.time[s], self.revision[s] = t, r
-        now = self.time[s]
-        if ((t > now) | ((t == now) & (r > self.revision[s]))).any():
-            order = np.lexsort((r, t))
-            rows, s, t, r = rows[order], s[order], t[order], r[order]
-            self.time[s], self.revision[s] = t, r
-        final = (t == self.time[s]) & (r == self.revision[s])
-        rows, s = rows[final], s[final]
-        self.value[s], self.flag[s], self.tests[s] = value[rows], flag[rows], tests[rows]
-        # What is driven again was heard long ago.
-        driven = np.asarray(batch.column("cause")) == Cause.REDRIVE
-        if driven.any():
-            np.maximum.at(self.heard, series[~driven], known[~driven])
-        else:
-            np.maximum.at(self.heard, series, known)
+        cause = np.asarray(batch.column("cause"))
+        held = self.time[series]
+        said = is_verdict(cause)
+        # A verdict brings no reading: it moves no time.
+        newer = np.flatnonzero((time > held) & ~said)
+        np.maximum.at(self.time, series[newer], time[newer])
+        rows = np.flatnonzero((time == self.time[series]) & ((time > held) | ((time == held) & (held != NEVER))))
+        often = np.bincount(series[rows], minlength=len(self.time)) > 1
+        rest = (time[rows] == held[rows]) | often[series[rows]] | said[rows]
+        new = Versions(value, flag, tests, revision, known, cause)
         moved = np.zeros(len(series), np.bool_)
-        moved[rows] = True
+        self._set(series, rows[~rest], new, moved)
+        if rest.any():
+            rest = rows[rest]
+            self._merge(series, rest[np.lexsort((revision[rest], series[rest]))], time == held, new, moved)
+        # What is driven again was heard long ago; what a person, a check or the neighbours say of it is no receipt.
+        received = cause == Cause.READING
+        np.maximum.at(self.heard, series[received], known[received])
         return Rows(series, time, value, flag, tests, moved)
+
+    def _set(self, series: NDArray[np.int32], rows: NDArray[np.int64], new: Versions, moved: NDArray[np.bool_]) -> None:
+        """Let these rows, one a series, be the latest."""
+        s = series[rows]
+        for name in ("value", "flag", "tests", "revision"):
+            getattr(self, name)[s] = getattr(new, name)[rows]
+        moved[rows] = True
+
+    def _merge(
+        self,
+        series: NDArray[np.int32],
+        rows: NDArray[np.int64],
+        known_before: NDArray[np.bool_],
+        new: Versions,
+        moved: NDArray[np.bool_],
+    ) -> None:
+        """Apply rows of the latest time, sorted by series and revision, as the store does."""
+        s = series[rows]
+        starts = np.ones(len(s), np.bool_)
+        starts[1:] = s[1:] != s[:-1]
+        mine, key = s[starts], np.cumsum(starts) - 1
+        zeros = np.zeros(len(mine), np.uint8)
+        old = Versions(
+            self.value[mine], self.flag[mine], self.tests[mine], self.revision[mine], self.heard[mine], zeros
+        )
+        first = np.where(known_before[rows[starts]], np.arange(len(mine)), NONE)
+        now = merge(key, first, new.take(rows).behind(old)).now - len(mine)
+        self._set(series, rows[now[now >= 0]], new, moved)
 
     def copy(self) -> dict[str, NDArray[Any]]:
         """Return copies of all arrays, cut to the series that exist."""

@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 import structlog
 
+from processors import neighbour, override
 from processors.process import GROUP, quiet_of
 from qingtu.bus.sqlite import SqliteBus
 from qingtu.records import ALERTS, FIGURES, PROCESSED, decode, times_of
@@ -37,6 +38,8 @@ COLUMNS: Final = ("station", "property", "channel", "time_ms", "value", "flag", 
 EVENT_ROWS: Final = 10_000
 """Rows of one event at most, more than a pass gives under load. Of more, only the latest of each series is told, and
 what does not fit with the next events: nothing on the map stays old, and the page's chart asks the store anyway."""
+_SAID_HERE: Final = (override.EVENT, neighbour.EVENT)
+"""Kinds of events that nothing was received for: what a person or the neighbours say of readings."""
 _BATCH: Final = 16
 _EVERY_S: Final = 0.05
 """Events of readings are at least so far apart; the first after a pause goes out at once."""
@@ -216,8 +219,10 @@ class LiveView:
 
     def _hear(self, events: pa.RecordBatch) -> None:
         known = times_of(events.column("known_at")).tolist()
-        for station, at in zip(events.column("station").to_pylist(), known, strict=True):
-            self._events_heard[station] = max(at, self._events_heard.get(station, at))
+        kinds = events.column("kind").to_pylist()
+        for station, kind, at in zip(events.column("station").to_pylist(), kinds, known, strict=True):
+            if kind not in _SAID_HERE:
+                self._events_heard[station] = max(at, self._events_heard.get(station, at))
 
     def _transitions(self, frame: Frame) -> None:
         with self._lock:

@@ -18,10 +18,10 @@ from processors.bits import BITS
 from qingtu.catalogue import synthetic_catalogue
 from qingtu.catalogue_words import LEVELS, Domain, Kind
 from qingtu.properties import load_properties
-from qingtu.records import READINGS, Cause, Flag
+from qingtu.records import NEIGHBOUR, OVERRIDDEN, READINGS, Cause, Flag
 from tests.web.conftest import Running, running
 from web import words
-from web.latest import Latest, Rows
+from web.latest import NEVER, Latest, Rows
 from web.rates import RATE_S, Rates
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ Reading = tuple[int, int, int, int]
 """(series 0..2, time, value, revision)."""
 
 
-def _batch(rows: Sequence[Reading], cause: int = 0) -> pa.RecordBatch:
+def _batch(rows: Sequence[Reading], **more: list[int]) -> pa.RecordBatch:
     columns: dict[str, Any] = {
         "station": [f"s{s}" for s, *_ in rows], "property": ["pm25"] * len(rows), "channel": ["main"] * len(rows),
         "time": [t for _, t, _, _ in rows], "value": [float(v) for *_, v, _ in rows], "flag": [1] * len(rows),
         "tests": [0] * len(rows), "revision": [r for *_, r in rows], "known_at": [r for *_, r in rows],
-        "cause": [cause] * len(rows), "late": [False] * len(rows),
-    }  # fmt: skip
+        "cause": [0] * len(rows), "late": [False] * len(rows),
+    } | more  # fmt: skip
     arrays = [
         pa.array(columns[f.name], pa.string()).dictionary_encode()
         if pa.types.is_dictionary(f.type)
@@ -79,12 +79,12 @@ def test_thinned_rows_are_the_latest_of_each_series(frames: list[list[tuple[int,
 def test_latest_is_the_newest_time_and_revision_however_frames_are_cut(
     given_rows: list[tuple[int, int, int]], cuts: list[int], seed: int
 ) -> None:
-    """One rule, against a reading-by-reading oracle: a newer time, or the same time and a greater revision."""
+    """One rule, against a reading-by-reading oracle: a newer time, or another value of the same time, later."""
     rows: list[Reading] = [(s, t, v, n) for n, (s, t, v) in enumerate(given_rows)]
     oracle: dict[str, list[float]] = {}
     for s, t, v, r in rows:
         held = oracle.get(f"s{s}")
-        if held is None or (t, r) >= (held[0], held[2]):
+        if held is None or t > held[0] or (t == held[0] and v != held[1]):
             oracle[f"s{s}"] = [t, v, r]
     latest = Latest()
     # Within a frame a series' rows may stand in any order; between frames revisions grow.
@@ -97,6 +97,44 @@ def test_latest_is_the_newest_time_and_revision_however_frames_are_cut(
     assert {k: list(v) for k, v in _state(latest).items()} == oracle
 
 
+_SAID = st.sampled_from(
+    [(Cause.READING, 1, 0), (Cause.READING, 3, 1), (Cause.REDRIVE, 1, 0), (Cause.OVERRIDE, 4, OVERRIDDEN),
+     (Cause.QUALITY_DECIDED, 3, 16), (Cause.NEIGHBOUR, 3, NEIGHBOUR)]
+)  # fmt: skip
+_VERDICTS = (Cause.OVERRIDE, Cause.QUALITY_DECIDED, Cause.NEIGHBOUR)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 1), _SAID), max_size=40),
+    st.lists(st.integers(0, 40), max_size=6),
+)
+def test_latest_is_what_the_store_makes_of_each_time(
+    given_rows: list[tuple[int, int, int, tuple[int, int, int]]], cuts: list[int]
+) -> None:
+    """Sent again, set by a person, judged afterwards: reading by reading as docs/records.md says, for every time."""
+    stored: dict[tuple[int, int], tuple[int, int, int, int]] = {}
+    for r, (s, t, v, (cause, flag, tests)) in enumerate(given_rows):
+        old = stored.get((s, t))
+        same = old is not None and old[0] == v
+        wins = same if cause in _VERDICTS else old is None or not (same and old[2] & OVERRIDDEN)
+        if wins and (old is None or old[:3] != (v, flag, tests)):
+            stored[s, t] = (v, flag, tests, r)
+    expected = {f"s{s}": [t, *stored[s, t]] for s, t in sorted(stored)}  # of each series the newest time stays
+    latest = Latest()
+    edges = [0, *sorted(c for c in cuts if c < len(given_rows)), len(given_rows)]
+    for start, stop in itertools.pairwise(edges):
+        part = list(enumerate(given_rows))[start:stop]
+        if part:
+            rows = [(s, t, v, r) for r, (s, t, v, _) in part]
+            said = zip(*(one for _, (_, _, _, one) in part), strict=True)
+            more = {name: list(column) for name, column in zip(("cause", "flag", "tests"), said, strict=True)}
+            latest.apply(_batch(rows, **more))
+    arrays = latest.copy()
+    columns = [arrays[name].tolist() for name in ("time", "value", "flag", "tests", "revision")]
+    found = {key[0]: list(rest) for key, *rest in zip(latest.names.keys, *columns, strict=True)}
+    assert {key: rest for key, rest in found.items() if rest[0] != NEVER} == expected
+
+
 def test_rows_say_whether_they_moved_the_latest() -> None:
     """Exactly one row a series of a frame is its latest; an older one is none."""
     latest = Latest()
@@ -105,11 +143,14 @@ def test_rows_say_whether_they_moved_the_latest() -> None:
 
 
 def test_what_is_driven_again_was_not_heard_now() -> None:
-    """A re-driven reading moves the value but not when its station was heard."""
+    """A re-driven reading moves the value but not when its station was heard; nor does what is said of a reading."""
     latest = Latest()
     latest.apply(_batch([(0, 5, 1, 10)]))
-    latest.apply(_batch([(0, 6, 2, 99)], Cause.REDRIVE))
+    latest.apply(_batch([(0, 6, 2, 99)], cause=[Cause.REDRIVE]))
     assert (latest.value[0], latest.heard[0]) == (2, 10)
+    for cause in _VERDICTS:
+        latest.apply(_batch([(0, 6, 2, 200)], cause=[cause], flag=[4]))
+    assert (latest.flag[0], latest.heard[0]) == (4, 10)
 
 
 def test_latest_of_fifty_thousand_series_is_whole(tmp_path: Path) -> None:
