@@ -55,10 +55,23 @@ def values(plan: Plan, entry: NDArray[np.int64], decoded: Decoded) -> tuple[NDAr
             for number in numbers:
                 missing |= sent == number
             if missing.any():
-                value[missing & (plan.entry_sentinels[entry] == k)] = np.nan
+                rows = np.flatnonzero(missing & (plan.entry_sentinels[entry] == k))
+                value[rows[~_real(plan, entry[rows], decoded.unit[rows], value[rows])]] = np.nan
     # A scale can carry a huge number over the edge of 64 bits; infinite is not a value.
     refused |= np.isinf(value)
     return value, refused
+
+
+def _real(
+    plan: Plan, entry: NDArray[np.int64], unit: NDArray[np.int32], value: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Say which numbers that look like "no value" are one, shape (n,).
+
+    What the defaults call missing was judged in the declared unit: 99999 hPa is no pressure, 99999 Pa is one.
+    """
+    low, high = plan.entry_plausible[entry].T
+    out: NDArray[np.bool_] = (unit != 0) & plan.entry_inherited[entry] & (low <= value) & (value <= high)
+    return out
 
 
 def to_utc(local_us: NDArray[np.int64], zone: ZoneInfo) -> NDArray[np.int64]:

@@ -168,18 +168,22 @@ class Pass:
             decoded, message, sender, entry = _subset(decoded, ~missing, message, sender, entry)
         value, refused = convert.values(self.plan, entry, decoded)
         if refused.any():
-            self._refuse_units(decoded, message, refused, refusals)
+            self._refuse_units(decoded, message, entry, refused, refusals)
         time, wrong, timeless = self._times(messages, message, sender, decoded, refusals)
         good = ~(refused | wrong)
         return Readings(message, self.plan.entry_series[entry], time, value, decoded.mark, timeless).keep(good)
 
-    @staticmethod
     def _refuse_units(
-        decoded: Decoded, message: NDArray[np.int64], refused: NDArray[np.bool_], refusals: Refusals
+        self,
+        decoded: Decoded,
+        message: NDArray[np.int64],
+        entry: NDArray[np.int64],
+        refused: NDArray[np.bool_],
+        refusals: Refusals,
     ) -> None:
         for i in refused.nonzero()[0].tolist():
             name, unit = decoded.names[decoded.name[i]][:80], decoded.units[decoded.unit[i]]
-            if unit == "":
+            if unit == "" or self.plan.unit(int(entry[i]), unit) is not None:
                 reason, detail = "not_finite", f"{name}: too large in its unit"
             elif unit == "bool":
                 reason, detail = "bad_value", f"{name}: true or false where a number is expected"

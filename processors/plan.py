@@ -70,6 +70,8 @@ class Plan:
         entry_series: int64 (entries,); numpy looks up places of 64 bits in half the time.
         entry_scale, entry_offset: float64 (entries,), number as sent → canonical unit.
         entry_sentinels: int32 (entries,), index into ``sentinel_sets``.
+        entry_inherited: bool (entries,), those sentinels are the defaults'.
+        entry_plausible: float64 (entries, 2), the dictionary's range of the property, canonical unit.
         sentinel_sets: distinct arrays of numbers that mean "no value".
         delay_us: int64 (series,), received later than this after its time means late.
         stations: names, to be taken by number.
@@ -159,6 +161,9 @@ class Plan:
         self.entry_scale = self.field_scale * scale
         self.entry_offset = self.field_offset * scale + np.array([a.offset for a in affine], np.float64)
         self.entry_sentinels = np.array(sentinels, np.int32)
+        self.entry_inherited = np.array([f.inherited for f in fields], np.bool_)
+        plausible = [dictionary[catalogue.series[f.series_index].property].plausible for f in fields]
+        self.entry_plausible = np.array(plausible, np.float64).reshape(-1, 2)
         self.sentinel_sets = [np.array(s, np.float64) for s in sets]
 
     def known_names(self, names: Sequence[str]) -> NDArray[np.int64]:

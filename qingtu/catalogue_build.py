@@ -57,6 +57,7 @@ class FieldMap(NamedTuple):
         scale: dimensionless.
         offset: in ``unit``.
         sentinels: numbers, as sent, that mean "missing".
+        inherited: those are the defaults', judged in the declared unit; in another one they may be a real value.
     """
 
     series_index: int
@@ -64,6 +65,7 @@ class FieldMap(NamedTuple):
     scale: float
     offset: float
     sentinels: tuple[float, ...]
+    inherited: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ class Builder:
         unit = load_properties()[spec.property].unit
         declared = unit if spec.unit is None else canonical_unit(spec.unit) or unit
         index = self.index[station, spec.property, spec.channel]
-        return FieldMap(index, declared, spec.scale, spec.offset, self._sentinels_of(spec))
+        return FieldMap(index, declared, spec.scale, spec.offset, self._sentinels_of(spec), spec.sentinels is None)
 
     def _sentinels_of(self, spec: FieldSpec) -> tuple[float, ...]:
         """Own sentinels as they are; inherited ones only where they cannot be a real value (9999 m of visibility)."""

@@ -48,7 +48,7 @@ def test_long_form_carries_unit_scale_channel_and_sentinels(tmp_path: Path) -> N
     }
     found = catalogue(tmp_path, station(devices=[{"id": "d", "fields": fields, "properties": ["pm25"]}]))
     by_name = found.fields_of(found.devices["n", "d"])
-    assert by_name["temp"][1:] == ("[degF]", 0.1, -2.0, (32767.0,))
+    assert by_name["temp"][1:] == ("[degF]", 0.1, -2.0, (32767.0,), False)
     assert by_name["dust"].series_index == found.series_index("S1", "pm25", "backup")
     assert by_name["pm25"].series_index == found.series_index("S1", "pm25")
     assert found.series_index("S1", "pm10") is None

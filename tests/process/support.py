@@ -34,7 +34,7 @@ CONFIG: dict[str, Any] = {
     "dedup_max": 1_000_000,
     "routes": {"native": "native", "other": "native"},
 }
-_NETWORK = {"id": "n", "zh": "网", "en": "Net", "interval_s": 60}
+NETWORK = {"id": "n", "zh": "网", "en": "Net", "interval_s": 60}
 RULES: list[dict[str, Any]] = [
     {"id": "dust", "kind": "threshold", "zh": "尘", "en": "Dust", "property": "pm25",
      "levels": {"blue": 75, "orange": 150, "red": 250}, "hysteresis": 5},
@@ -69,7 +69,7 @@ def catalogue(
         station("C", [{"id": "c", "properties": ["pm25"]}, {"id": "c2", "properties": ["o3"], "route": "other"}]),
     ]
     content = {
-        "networks": [_NETWORK],
+        "networks": [NETWORK],
         "stations": list(usual if stations is None else stations),
         "rules": list(RULES if rules is None else rules),
     }

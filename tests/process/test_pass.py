@@ -11,10 +11,13 @@ import pytest
 from ingest.raw import RawBuilder, Source, redrive_rows
 from processors.process import Process
 from processors.quality import CHECKS
+from qingtu.catalogue import Catalogue
+from qingtu.catalogue_model import Content
 from qingtu.clock import DAY, SECOND
 from qingtu.records import RECEIPT_TIME, Flag, Outcome, decode
 from tests.process.support import (
     CAT,
+    NETWORK,
     T0,
     Result,
     batch_of,
@@ -67,9 +70,35 @@ def test_numbers_become_canonical_units(sent: Any, value: float | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("field", "sent", "value"),
+    [
+        ("air_pressure", 99999, None),  # hPa: no air has it
+        ("air_pressure", {"value": 99999, "unit": "Pa"}, 999.99),  # an ordinary one
+        ("air_pressure", {"value": 99999, "unit": "kPa"}, None),  # implausible in the unit that was sent, too
+        ("own", {"value": 99999, "unit": "Pa"}, None),  # the device's own sentinels are as sent
+    ],
+)
+def test_what_the_defaults_call_missing_is_a_value_where_its_unit_makes_it_one(
+    field: str, sent: Any, value: float | None
+) -> None:
+    """Inherited sentinels are judged in the unit that is used, not in the declared one."""
+    own = {"own": {"property": "air_pressure", "channel": "own", "sentinels": [99999]}}
+    content = {
+        "networks": [NETWORK],
+        "defaults": {"sentinels": [-999, 99999]},
+        "stations": [station("P", [{"id": "p", "properties": ["air_pressure"], "fields": own}])],
+        "rules": [],
+    }
+    cat = Catalogue(Content.model_validate(content))
+    result = drive([configure(0, cat.version), message("p", {"readings": {field: sent}})], [cat])
+    assert [r["value"] for r in result.readings] == [value]
+
+
+@pytest.mark.parametrize(
     ("sent", "reason"),
     [
         ({"value": 1, "unit": "Pa"}, "unknown_unit"),
+        ({"value": 1e308, "unit": "kg/m3"}, "not_finite"),  # the unit is known
         ({"value": 1, "unit": "<script>"}, "unknown_unit"),
         (True, "bad_value"),
         (1e306, "not_finite"),  # finite as sent, infinite in the canonical unit
