@@ -65,10 +65,10 @@ class GatewayCore:
 
     Attributes:
         rows: messages held, those of the outstanding flush included.
-        size: their payload bytes.
+        size: bytes of their payloads and properties, and of topics of unusual ones.
         overfull: the bound was reached: disconnect, keep the session, come back when it is False again, which
             is when flushes have emptied half of it.
-        taken, taken_bytes: messages taken since the start, and the bytes of their payloads as kept.
+        taken, taken_bytes: messages taken since the start, and their bytes, counted as ``size`` is.
         refused: how many of them by reason.
     """
 
@@ -259,17 +259,18 @@ class GatewayCore:
                 acks.append(packet_id)
             source = known.get(topic) or sources.find(topic)
             n = len(payload)
-            if 0 < n <= source.limit:
+            if 0 < n <= source.limit and (properties is None or len(properties) <= KEPT_BYTES):
                 flags = _FLAGS[head & 15]
                 row: Row = (source, payload, flags, packet_id, properties, now_us, connection, n, "", None)  # type: ignore[assignment]  # a Large counts as longer than any limit
-                kept = n
+                kept = n if properties is None else n + len(properties)
             elif topic == self._marker_topic:
                 if payload == b"%d" % connection:
                     segment.marker = connection
                 continue
             else:
                 row = self._unusual(source, (head, topic, packet_id, properties, payload), now_us)
-                kept = len(row[1])
+                # With the topic: it can be 64 KiB, and such ones come here.
+                kept = len(row[1]) + len(row[4] or b"") + len(topic)
             appends[source.partition](row)
             rows += 1
             size += kept
@@ -280,9 +281,11 @@ class GatewayCore:
         self.taken_bytes += size
 
     def _unusual(self, source: Sender, publish: Publish, now_us: int) -> Row:
-        """Make the row of a message that is private, or refused, or both."""
+        """Make the row of a message that is private, or refused, or has a long topic."""
         head, _, packet_id, properties, payload = publish
         large = isinstance(payload, Large)
+        if properties is not None and len(properties) > KEPT_BYTES:
+            large, properties = True, properties[:KEPT_BYTES]
         flags = _FLAGS[head & 15]
         size = payload.size if isinstance(payload, Large) else len(payload)
         kept = payload.kept if isinstance(payload, Large) else payload

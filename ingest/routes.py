@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CACHE_TOPICS: Final = 65_536
 """Topics remembered; when full the cache starts anew, so invented topics cannot grow memory."""
+LONG_TOPIC: Final = 256
+"""Bytes or characters of a topic beyond which it is not remembered: MQTT allows 65,535, which times all is 4 GB."""
 
 _PART: Final = re.compile(r"\{([^{}]*)\}")
 _PARTS: Final = ("network", "device", "_", "_*")
@@ -97,6 +99,8 @@ class RouteTable:
             return self._cache[topic]
         except KeyError:
             found = self._match(topic)
+        if len(topic) > LONG_TOPIC:
+            return found
         if len(self._cache) >= CACHE_TOPICS:
             self._cache.clear()
         self._cache[topic] = found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ingest.privacy import pseudonym
 from ingest.raw import Source
-from ingest.routes import CACHE_TOPICS
+from ingest.routes import CACHE_TOPICS, LONG_TOPIC
 from qingtu.partitions import partition_of
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Sender(Source):
 
     Attributes:
         partition: where its rows go.
-        limit: longest payload that goes the short way; 0 sends every message to ``_unusual``.
+        limit: longest payload that goes the short way; 0 sends every message to ``_unusual``, as with a long topic.
         max_payload: longest payload that its route takes.
         refused: reason code for all its messages, "" for none.
         private: nothing may be kept that no redactor has seen.
@@ -66,7 +66,7 @@ class Sender(Source):
         self.private = private
         self.redactor = match.redactor if match else None
         self.max_payload = match.route.max_payload_bytes if match else 0
-        self.limit = 0 if refused or private else self.max_payload
+        self.limit = 0 if refused or private or len(topic) > LONG_TOPIC else self.max_payload
 
 
 class Sources:
@@ -91,6 +91,8 @@ class Sources:
 
     def find(self, topic: bytes) -> Sender:
         """Make and remember the source of a topic; the memory is bounded, as topics are invented by others."""
+        if len(topic) > LONG_TOPIC:
+            return self._make(topic)
         if len(self.known) >= CACHE_TOPICS:
             self.known.clear()
         source = self.known[topic] = self._make(topic)

@@ -193,6 +193,51 @@ def test_bytes_are_bounded_too() -> None:
     assert core.overfull
 
 
+@pytest.mark.parametrize("part", ["properties", "topic"])
+def test_bytes_beside_the_payload_count(part: str) -> None:
+    """Properties and topics can be many times as long as a payload: the bound holds for what is kept."""
+    core = make(buffer_bytes=1_000_000, flush_bytes=100_000)
+    topic = b"qt/air/" + b"d" * (60_000 if part == "topic" else 1) + b"/up"
+    properties = b"p" * 60_000 if part == "properties" else None
+    for i in range(17):
+        assert not core.overfull
+        core.receive_many([(0x32, topic, i + 1, properties, b"{}")], NOW)
+    assert core.overfull
+    flush = core.take(NOW)
+    assert flush is not None
+    assert (flush.rows, rows_of(flush)[0]["refused"]) == (2, ""), "an ordinary message, flushed by size"
+    while flush is not None:
+        core.flushed(flush)
+        flush = core.take(NOW)
+    assert (core.rows, core.size, core.overfull) == (0, 0, False)
+
+
+def test_long_topics_are_not_remembered() -> None:
+    """Each may be 64 KiB: 65,536 of them would be 4 GB, twice."""
+    core = make()
+    for i in range(100):
+        core.receive_many([(0x30, b"qt/air/%d" % i + b"d" * 1000 + b"/up", 0, None, b"x")], NOW)
+    flush = core.take(NOW)
+    assert flush is not None
+    assert {len(r["device"]) for r in rows_of(flush)} == {1001, 1002}
+    assert (len(core._sources.known), len(core.routes._cache)) == (0, 0)
+
+
+def test_properties_beyond_64_kib_are_too_large() -> None:
+    """Also where the packet as a whole is not too large to be held; they are cut, the payload stands whole."""
+    core = make()
+    core.receive_many(
+        [(0x32, b"qt/air/d/up", 1, b"p" * 65_536, b"1"), (0x32, b"qt/air/d/up", 2, b"p" * 65_537, b"2")], NOW
+    )
+    flush = core.take(NOW)
+    assert flush is not None
+    fine, large = rows_of(flush)
+    assert (fine["refused"], len(fine["properties"])) == ("", 65_536)
+    assert (large["refused"], len(large["properties"]), large["payload"]) == ("too_large", 65_536, b"2")
+    assert large["flags"] & MessageFlag.TRUNCATED
+    assert large["digest"] == hashlib.sha256(b"2").digest()
+
+
 def test_when_a_flush_is_due() -> None:
     """By age, when idle, by size; not while one is out; at once when the clock was set back."""
     core = make(flush_ms=100, flush_idle_ms=5, flush_rows=3)
