@@ -97,19 +97,20 @@ class Pass:
         device = locate.devices(self.plan, messages)
         strangers = self._strangers(device)
         blocks: list[Readings] = []
-        events: list[tuple[int, str, int, int, dict[str, Any]]] = []
+        claimed: list[tuple[int, str, int, int, dict[str, Any], bool]] = []
         made: list[tuple[NDArray[np.int64], Decoded]] = []
         for rows, decoded in decode(messages, active, self._routes, DECODERS, refusals):
             own[rows] = decoded.own_identity
             decoded_count[rows] += np.bincount(decoded.row, minlength=len(rows))
-            for row, kind, level, time, attributes in decoded.events:
-                events.append((int(rows[row]), kind, level, time, attributes))
+            for row, kind, level, time, attributes, local in decoded.events:
+                claimed.append((int(rows[row]), kind, level, time, attributes, local))
             made.append((rows, decoded))
             blocks.append(self._block(messages, device, rows, decoded, refusals))
         # Events are no readings; only those that are refused are booked beside refused readings.
-        if events:
+        events: list[tuple[int, str, int, int, dict[str, Any]]] = []
+        if claimed:
             refused_before = refusals.count.copy()
-            events = self._locate_events(messages, device, events, refusals)
+            events = self._locate_events(messages, device, claimed, refusals)
             decoded_count += refusals.count - refused_before
         self._unknown_devices(messages, device, active, strangers, decoded_count, refusals)
         duplicate = self._duplicates(messages, device, own)
@@ -227,17 +228,20 @@ class Pass:
         self,
         messages: Messages,
         device: NDArray[np.int64],
-        events: list[tuple[int, str, int, int, dict[str, Any]]],
+        events: list[tuple[int, str, int, int, dict[str, Any], bool]],
         refusals: Refusals,
     ) -> list[tuple[int, str, int, int, dict[str, Any]]]:
         kept = []
         for event in events:
-            i, kind, level, time, attributes = event
+            i, kind, level, time, attributes, local = event
             received = int(messages.received_us[i])
             if device[i] == UNKNOWN:
                 continue  # the whole message is refused
             if time != NO_TIME:
                 time += int(messages.shift_us[i])
+                if local:
+                    zone = self.plan.zones[self.plan.device_zone[device[i]]]
+                    time = int(convert.to_utc(np.array([time]), zone)[0])
             elif messages.flags[i] & _RETAIN:
                 refusals.add(i, "convert", "retained_no_time", f"event {kind}: kept by the broker, age unknown", 1)
                 continue
@@ -439,7 +443,7 @@ def _claims(made: Sequence[tuple[NDArray[np.int64], Decoded]], n: int) -> NDArra
     out = np.zeros(n, np.bool_)
     for rows, decoded in made:
         out[rows[decoded.row[decoded.time_us != NO_TIME]]] = True
-        out[[rows[row] for row, _, _, time, _ in decoded.events if time != NO_TIME]] = True
+        out[[rows[row] for row, _, _, time, *_ in decoded.events if time != NO_TIME]] = True
     return out
 
 

@@ -256,7 +256,7 @@ class Decoded:
             times the local time taken as if it were UTC, with ``local`` set.
         local: bool (m,), time still needs the station's zone.
         own_identity: bool (n,), the payload has a time or counter of its own (so equal bytes are a repetition).
-        events: (row, kind, level, time_us or NO_TIME, attributes) of each event.
+        events: (row, kind, level, time_us or NO_TIME, attributes, local) of each event; ``local`` as above.
         refused: (row, reason code, detail, readings refused); a row may have several. ``readings`` of 0 with
             reason in ``WHOLE`` means that the payload could not be read at all.
         mark: uint8 (m,), what the device says of each reading, by :func:`qingtu.marks.mark_number`; 0: nothing. None:
@@ -272,7 +272,7 @@ class Decoded:
     time_us: NDArray[np.int64]
     local: NDArray[np.bool_]
     own_identity: NDArray[np.bool_]
-    events: list[tuple[int, str, int, int, dict[str, Any]]] = field(default_factory=list)
+    events: list[tuple[int, str, int, int, dict[str, Any], bool]] = field(default_factory=list)
     refused: list[tuple[int, str, str, int]] = field(default_factory=list)
     mark: NDArray[np.uint8] | None = None
 

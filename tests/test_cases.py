@@ -49,7 +49,10 @@ def _expected(case: dict[str, Any]) -> dict[str, Any]:
         "readings": [
             (r["name"], r["unit"], r["value"], _time_us(r["time"]), r.get("local", False)) for r in case["readings"]
         ],
-        "events": [(e["kind"], e["level"], _time_us(e["time"]), e["attributes"]) for e in case.get("events", [])],
+        "events": [
+            (e["kind"], e["level"], _time_us(e["time"]), e["attributes"], e.get("local", False))
+            for e in case.get("events", [])
+        ],
         "refused": sorted((r["reason"], r["readings"]) for r in case.get("refused", [])),
         "own_identity": case["own_identity"],
     }

@@ -64,7 +64,7 @@ class _Columns:
     value: list[Any] = field(default_factory=list)
     texts: dict[str, tuple[int, bool]] = field(default_factory=dict)
     own: list[bool] = field(default_factory=list)
-    events: list[tuple[int, str, int, int, dict[str, Any]]] = field(default_factory=list)
+    events: list[tuple[int, str, int, int, dict[str, Any], bool]] = field(default_factory=list)
     refused: list[tuple[int, str, str, int]] = field(default_factory=list)
 
 
@@ -220,7 +220,7 @@ def _events(columns: _Columns, row: int, events: list[Any], at: int, *, local: b
             columns.refused.append((row, refusal.reason, refusal.detail, 1))
 
 
-def _event(columns: _Columns, event: Any, at: int, *, local: bool) -> tuple[str, int, int, dict[str, Any]]:
+def _event(columns: _Columns, event: Any, at: int, *, local: bool) -> tuple[str, int, int, dict[str, Any], bool]:
     if type(event) is not dict or type(event.get("kind")) is not str or not event["kind"]:
         raise _Refusal("bad_value", "an event is an object with a kind")
     level, attributes = event.get("level", 0), event.get("attributes", {})
@@ -228,9 +228,7 @@ def _event(columns: _Columns, event: Any, at: int, *, local: bool) -> tuple[str,
         raise _Refusal("bad_value", "an event's level is 0 to 4 and its attributes are an object")
     if event.get("time") is not None:
         at, local = _time(columns, event["time"])
-    if local:
-        raise _Refusal("bad_time", "an event's time needs a zone")
-    return event["kind"][:64], level, at, attributes
+    return event["kind"][:64], level, at, attributes, local
 
 
 def _finish(columns: _Columns) -> Decoded:

@@ -56,7 +56,7 @@ class Event(_Open):
 
     kind: Annotated[str, Field(min_length=1, description="such as fire; 64 characters are kept")]
     level: Annotated[int, Field(ge=0, le=4)] = 0
-    time: EpochTime | TextTime | None = Field(None, description="the object's when absent; must have a zone")
+    time: EpochTime | TextTime | None = Field(None, description="the object's when absent")
     attributes: dict[str, Any] = Field(default_factory=dict)
 
 

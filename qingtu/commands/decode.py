@@ -19,11 +19,11 @@ from ingest.raw import RawBuilder, Source
 from ingest.sources import Refused, misfit
 from processors.alerts import rule_kinds
 from processors.alerts.quiet import Quiet
+from processors.bits import named
 from processors.messages import Messages, Readings
 from processors.output import Output
 from processors.passes import Pass
 from processors.plan import Plan
-from processors.quality import CHECKS
 from processors.quality.run import Quality
 from qingtu.catalogue import load_catalogue
 from qingtu.clock import SystemClock, iso
@@ -94,8 +94,8 @@ def plain(decoded: Decoded) -> list[dict[str, Any]]:
         )
     ]  # fmt: skip
     lines += [
-        {"event": kind, "level": level, "time": _claimed(time, local=False), "attributes": _kept(attributes)}
-        for _, kind, level, time, attributes in decoded.events
+        {"event": kind, "level": level, "time": _claimed(time, local=local), "attributes": _kept(attributes)}
+        for _, kind, level, time, attributes, local in decoded.events
     ]
     lines += [
         {"refused": reason, "detail": detail, "readings": readings} for _, reason, detail, readings in decoded.refused
@@ -246,7 +246,7 @@ def _reading(series: Series, columns: dict[str, NDArray[Any]], row: int) -> dict
         "unit": series.unit,
         "flag": flag,
         "flag_name": Flag(flag).name.lower(),
-        "tests": [key for key, check in CHECKS.items() if tests >> check.bit & 1],
+        "tests": named(tests),
     }
 
 

@@ -172,8 +172,11 @@ def test_zone_less_times_are_read_in_the_stations_zone() -> None:
     )  # fmt: skip
     rows = [configure(0, cat.version)]
     for device, text in (("a", "2026-11-23T08:00:00"), ("u", "2026-11-22T19:00:01"), ("u", "2026-11-23T00:00:02Z")):
-        rows.append(message(device, {"time": text, "readings": {"pm25": 1}}, 10))
-    assert sorted(r["time"] for r in drive(rows, [cat]).readings) == [0, SECOND, 2 * SECOND]
+        rows.append(message(device, {"time": text, "readings": {"pm25": 1}, "events": [{"kind": "door"}]}, 10))
+    rows.append(message("a", {"events": [{"kind": "door", "time": "2026-11-23T08:00:03"}]}, 10))
+    result = drive(rows, [cat])
+    assert sorted(r["time"] for r in result.readings) == [0, SECOND, 2 * SECOND]
+    assert sorted(e["time"] for e in result.events) == [0, SECOND, 2 * SECOND, 3 * SECOND]
 
 
 def test_a_time_of_receipt_is_marked_and_no_check_failed() -> None:

@@ -63,7 +63,7 @@ def test_the_decoder_reads_every_dialect(dialect: Dialect) -> None:
     assert dict(zip((found.names[i] for i in found.name), found.value.tolist(), strict=True)) == {"pm25": 35, "co": 0.5}
     assert [found.units[i] for i in found.unit] == (["µg/m³", ""] if dialect.units else ["", ""])
     assert found.own_identity.all()
-    assert found.events == [(0, "plate", 0, TIME - 1_000_000, {"plate": "鲁B00000"})]
+    assert found.events == [(0, "plate", 0, TIME - 1_000_000, {"plate": "鲁B00000"}, False)]
 
 
 @given(st.sampled_from(load_properties().keys()), st.integers(0, 5), st.floats(0, 1))
