@@ -1,7 +1,7 @@
-"""Whether a rule can ever see a reading: of a channel that its stations have, of a property that its stations measure.
+"""Whether a rule can ever see a reading: of a channel that its stations have of its property.
 
 A rule may wait for its first station, and for the first instrument of its property: both are words of closed lists, in
-which no slip passes. A channel is a free word, and stations that a rule names are there already.
+which no slip passes. A channel is a free word.
 """
 
 from __future__ import annotations
@@ -44,10 +44,6 @@ def reach_problems(blocks: Blocks) -> Iterator[Problem]:
             text = f"所指的站没有此通道 / no station that it is for has this channel of {item.property}"
             known = f"{nearest(item.channel, channels)}; there are {', '.join(sorted(channels))}"
             yield rule.problem(("channel",), text + known, item.channel)
-        elif not channels and _names_stations(item.where, blocks):
-            yield rule.problem(
-                ("property",), "所列的站不测此项 / none of the stations that it names measures this", item.property
-            )
 
 
 def _measured(blocks: Blocks) -> dict[str, list[tuple[Station, set[str]]]]:
@@ -61,8 +57,3 @@ def _measured(blocks: Blocks) -> dict[str, list[tuple[Station, set[str]]]]:
         for key, channels in own.items():
             found.setdefault(key, []).append((block.item, channels))
     return found
-
-
-def _names_stations(where: Where, blocks: Blocks) -> bool:
-    """Return whether a rule names stations, and all of them are there: another word is another problem."""
-    return where.station is not None and {block.item.id for block in blocks.stations}.issuperset(where.station)

@@ -529,11 +529,9 @@ _CHANNELS = HEAD.replace("properties: [pm25]", "fields: {x: {property: pm25, cha
         ("stuck, property: pm10, channel: d10, for_s: 60", "channel", "d10", "there are main"),
         ("quality, property: pm10, channel: d10, levels: {red: 1}, readings: 5", "channel", "d10", "there are main"),
         ("deviation, property: pm10, channel: d10, levels: {red: 1}, least: 1", "channel", "d10", "there are main"),
-        ("threshold, property: o3, levels: {red: 1}, where: {station: [A]}", "property", "o3",
-         "所列的站不测此项 / none of the stations that it names measures this"),
     ],
 )  # fmt: skip
-def test_a_rule_of_what_its_stations_do_not_have_is_told(
+def test_a_rule_of_a_channel_that_its_stations_do_not_have_is_told(
     tmp_path: Path, rule: str, key: str, value: str, says: str
 ) -> None:
     """It would never raise an alert."""
@@ -547,6 +545,7 @@ def test_a_rule_of_what_its_stations_do_not_have_is_told(
     [
         "threshold, property: pm25, channel: d10, levels: {red: 1}",
         "threshold, property: o3, levels: {red: 1}",
+        "threshold, property: o3, levels: {red: 1}, where: {station: A}",
         "threshold, property: pm25, channel: d1, levels: {red: 1}, where: {domain: water}",
         "quality, property: pm25, levels: {red: 1}, readings: 5",
     ],

@@ -7,7 +7,7 @@ import statistics
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from qingtu.clock import HOUR
-from qingtu.records import NEIGHBOUR, OVERRIDDEN
+from qingtu.records import NEIGHBOUR, OVERRIDDEN, RECEIPT_TIME
 from tests.histories.story import Violation
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def look_at_neighbours(rows: Iterable[Sequence[Any]]) -> None:
 
 
 def _good(value: float, flag: int, tests: int) -> bool:
-    return not math.isnan(value) and (flag <= _GOOD or tests == NEIGHBOUR)
+    return not math.isnan(value) and (flag <= _GOOD or tests & ~RECEIPT_TIME == NEIGHBOUR)
 
 
 def _other(value: float, flag: int, tests: int, *, bad: bool) -> bool:
