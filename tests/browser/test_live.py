@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.sync_api import expect
@@ -199,4 +201,38 @@ def test_a_panel_stays_true_over_a_shift(live_service: LiveService, watched: Wat
         return False
 
     until(found, "the late reading on the chart")
+    assert watched.errors == []
+
+
+def test_times_of_a_station_are_told_in_its_zone(live_service: LiveService, watched: Watched) -> None:
+    """Panel, chart and explanation tell them by the station's clock and name its zone; the strip keeps the city's."""
+    station, topic = sender_of(live_service, "pm25", skip=2)
+    sent = [message({"pm25": value}, age_s=age) for value, age in ((33, 120), (34, 60))]
+    send(live_service, topic, *sent)
+
+    def moved(route: Route) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        for feature in body["features"]:
+            feature["properties"]["timezone"] = "Asia/Kathmandu"
+        route.fulfill(response=answer, json=body)
+
+    page = watched.page
+    page.route("**/api/stations", moved)
+    watched.open(live_service, s=station.id, p="pm25", lang="en")
+    first, last = (
+        datetime.fromtimestamp(one["time"] / 1000, ZoneInfo("Asia/Kathmandu")).strftime("%H:%M:%S") for one in sent
+    )
+    expect(page.locator("#station .hero dd").nth(1)).to_contain_text(last)
+    expect(page.locator("#station")).to_contain_text("Time zone Asia/Kathmandu")
+    chart = page.locator("#station .chart")
+    expect(chart.locator("canvas")).to_be_visible()
+    chart.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(chart.locator(".chart-tip")).to_contain_text(first)
+    page.locator("#station .acts .primary").click()
+    expect(page.locator("#sheet .explain > .hint")).to_contain_text(last)
+    page.keyboard.press("Escape")
+    city = datetime.now(ZoneInfo("Asia/Shanghai")).strftime("%Y-%m-%d %H:")
+    expect(page.locator("#clock")).to_contain_text(re.compile(f"^{city}|:00:0"))
     assert watched.errors == []

@@ -3,7 +3,7 @@ import uPlot from "../vendor/uplot/uPlot.esm.js";
 import { frameOf, isFlagged, lineOf } from "./chartdata.js";
 import { besideLine, besideRing, curveBoxes, makeRoom } from "./chartlabels.js";
 import { h, setText } from "./dom.js";
-import { dayTime, flagWords, hhmm, isoDay, nameOf, number, ZONE } from "./format.js";
+import { dayTime, flagWords, hhmm, isoDay, nameOf, number } from "./format.js";
 import { t } from "./i18n.js";
 import { now, store } from "./store.js";
 import { palette } from "./theme.js";
@@ -13,11 +13,11 @@ const FONT = '11px "Noto Sans SC","Noto Sans CJK SC",system-ui,sans-serif';
 const WINDOW_S = 86400;
 
 /**
- * Draw `series` into `box`. `intervalS`: the station's interval in seconds; `onPin(index)`: a point was clicked.
+ * Draw `series` into `box`. `intervalS`: the station's interval in seconds; `zone`: its time zone; `onPin(index)`: a point was clicked.
  * Returns {update(series), destroy()}.
  */
-export function drawChart(box, series, { intervalS, precision, onPin }) {
-  const state = { series, line: lineOf(series, intervalS), colours: palette(), precision };
+export function drawChart(box, series, { intervalS, precision, zone, onPin }) {
+  const state = { series, line: lineOf(series, intervalS), colours: palette(), precision, zone };
   const tip = h("div", { class: "chart-tip", hidden: true });
   const width = () => Math.max(box.clientWidth, 200);
   box.replaceChildren();
@@ -51,14 +51,14 @@ function options(state, width, tip, box) {
     height: HEIGHT,
     padding: [10, 8, 0, 0],
     legend: { show: false },
-    tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1e3), ZONE),
+    tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1e3), state.zone),
     cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
     scales: {
       x: { time: true, range: () => [now() / 1000 - WINDOW_S, now() / 1000] },
       y: { range: () => frameOf(state.line.y, state.series.limits ?? []) },
     },
     axes: [
-      { ...axis, grid: { show: false }, space: 62, size: 26, values: (_, splits) => splits.map(hourName) },
+      { ...axis, grid: { show: false }, space: 62, size: 26, values: (_, splits) => splits.map((seconds) => hourName(seconds, state.zone)) },
       { ...axis, grid: { stroke: colours.line, width: 1 }, space: 34, size: 46, values: (_, splits) => tickNames(splits) },
     ],
     series: [
@@ -73,9 +73,9 @@ function options(state, width, tip, box) {
   };
 }
 
-function hourName(seconds) {
-  const clock = hhmm(seconds * 1000);
-  return clock === "00:00" ? isoDay(seconds * 1000).slice(5) : clock;
+function hourName(seconds, zone) {
+  const clock = hhmm(seconds * 1000, zone);
+  return clock === "00:00" ? isoDay(seconds * 1000, zone).slice(5) : clock;
 }
 
 function tickNames(splits) {
@@ -229,10 +229,10 @@ function showTip(plot, state, tip, box) {
   const flag = series.flags[index];
   const value = `${number(series.values[index], state.precision)} ${series.unit_label ?? ""}`.trim();
   const lines = [
-    dayTime(series.times_ms[index], now()),
+    dayTime(series.times_ms[index], now(), state.zone),
     value,
     `${flag} ${flagWords(store.catalogue, flag, series.tests[index])}`,
-    series.known_ms?.[index] ? `${t("chart_received")} ${dayTime(series.known_ms[index], now())}` : null,
+    series.known_ms?.[index] ? `${t("chart_received")} ${dayTime(series.known_ms[index], now(), state.zone)}` : null,
     series.revisions?.[index] ? `${t("chart_revision")} ${series.revisions[index]}` : null,
   ].filter(Boolean);
   while (tip.childElementCount < lines.length) tip.append(h("span"));

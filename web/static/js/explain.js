@@ -7,9 +7,12 @@ import { lang, t, word, WORDS } from "./i18n.js";
 import { openSheet } from "./sheet.js";
 import { now, store } from "./store.js";
 
-/** Open the explanation of one reading. `title`: the question in words. */
-export async function openExplain(title, { station, property, channel, time_ms }) {
-  const body = h("div", { class: "explain" }, h("p", { class: "hint" }, dayTime(time_ms, now())), skeleton(6));
+let zone = null; //  of the station that is explained
+
+/** Open the explanation of one reading. `title`: the question in words; times are told in `zoneOfStation`. */
+export async function openExplain(title, { station, property, channel, time_ms }, zoneOfStation) {
+  zone = zoneOfStation;
+  const body = h("div", { class: "explain" }, h("p", { class: "hint" }, dayTime(time_ms, now(), zone)), skeleton(6));
   openSheet(title, body, { kind: "middle" });
   try {
     const answer = await getOnDuty("explain", { station, property, channel, time_ms });
@@ -83,7 +86,7 @@ function table(rows) {
 function plain(name, value) {
   if (typeof value === "boolean") return t(value ? "yes" : "no");
   if (name === "decoded_ms") return new Date(value).toISOString().slice(0, 19).replace("T", " ");
-  if (typeof value === "number" && name.endsWith("_ms")) return dayTime(value, now());
+  if (typeof value === "number" && name.endsWith("_ms")) return dayTime(value, now(), zone);
   const { tests, levels } = store.catalogue;
   if (name === "flag") return `${value} ${flagWords(store.catalogue, value, 0)}`;
   if (name === "tests") return Object.keys(tests).filter((bit) => hasBit(value, bit)).map((bit) => nameOf(tests[bit])).join(", ") || t("none");

@@ -1,29 +1,38 @@
-// Numbers, times and ages as an operator reads them. Times are told in the stations' zone, not the browser's.
+// Numbers, times and ages as an operator reads them. Times are told in the city's zone, those of one station in
+// the station's, never in the browser's.
 import { lang, t } from "./i18n.js";
 
 export const ZONE = "Asia/Shanghai";
 
 const cache = new Map();
-function clockFormat(options) {
-  const key = JSON.stringify(options);
-  if (!cache.has(key)) {
-    cache.set(key, new Intl.DateTimeFormat("en-GB", { timeZone: ZONE, hourCycle: "h23", ...options }));
-  }
+function clockFormat(timeZone, options) {
+  const key = JSON.stringify([timeZone, options]);
+  if (!cache.has(key)) cache.set(key, new Intl.DateTimeFormat("en-GB", { timeZone, hourCycle: "h23", ...options }));
   return cache.get(key);
 }
 
-export const hhmm = (ms) => clockFormat({ hour: "2-digit", minute: "2-digit" }).format(ms);
+/** The zone of a station; the city's when this browser does not know it. */
+export function zoneOf(place) {
+  try {
+    clockFormat(place.timezone, {});
+    return place.timezone;
+  } catch {
+    return ZONE;
+  }
+}
 
-export const hhmmss = (ms) =>
-  clockFormat({ hour: "2-digit", minute: "2-digit", second: "2-digit" }).format(ms);
+export const hhmm = (ms, zone = ZONE) => clockFormat(zone, { hour: "2-digit", minute: "2-digit" }).format(ms);
 
-export const isoDay = (ms) =>
-  clockFormat({ year: "numeric", month: "2-digit", day: "2-digit" }).format(ms).split("/").reverse().join("-");
+export const hhmmss = (ms, zone = ZONE) =>
+  clockFormat(zone, { hour: "2-digit", minute: "2-digit", second: "2-digit" }).format(ms);
+
+export const isoDay = (ms, zone = ZONE) =>
+  clockFormat(zone, { year: "numeric", month: "2-digit", day: "2-digit" }).format(ms).split("/").reverse().join("-");
 
 /** Day and clock, for what may be older than today. */
-export function dayTime(ms, nowMs) {
-  const day = isoDay(ms);
-  return day === isoDay(nowMs) ? hhmmss(ms) : `${day.slice(5)} ${hhmmss(ms)}`;
+export function dayTime(ms, nowMs, zone = ZONE) {
+  const day = isoDay(ms, zone);
+  return day === isoDay(nowMs, zone) ? hhmmss(ms, zone) : `${day.slice(5)} ${hhmmss(ms, zone)}`;
 }
 
 export function number(value, precision = 1) {

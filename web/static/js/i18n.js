@@ -123,6 +123,7 @@ export const WORDS = {
   reading_trend: ["近 3 小时", "Last 3 h"],
   reading_flag_age: ["质量，距今", "Quality, age"],
   heard: ["最后收到", "Last heard"],
+  time_zone: ["时区", "Time zone"],
   interval: ["间隔", "Interval"],
   water_class: ["水功能类别", "Water class"],
   noise_class: ["声环境功能区", "Noise zone"],

@@ -4,7 +4,7 @@ import { drawChart } from "./chart.js";
 import { joined } from "./chartdata.js";
 import { byId, emptyState, h, setText, skeleton } from "./dom.js";
 import { openExplain } from "./explain.js";
-import { age, dayTime, nameOf, number, otherName } from "./format.js";
+import { age, dayTime, nameOf, number, otherName, ZONE, zoneOf } from "./format.js";
 import { lang, t } from "./i18n.js";
 import { drawReadingAges, drawReadings, flagBadge, readingsTable, setFlag } from "./readings.js";
 import { fillSparks } from "./spark.js";
@@ -106,6 +106,7 @@ function header() {
   const spots = [domain, nameOf(place, "district"), place.street, place.community, place.id].filter(Boolean);
   where.replaceChildren(`${spots.join(" · ")} · `, h("span", { class: `state ${place.state}` }, stateWords(place)));
   const words = [`${t("interval")} ${age(place.interval_s * 1000)}`];
+  if (zoneOf(place) !== ZONE) words.push(`${t("time_zone")} ${zoneOf(place)}`);
   if (place.heard_ms) words.push(`${t("heard")} ${age(now() - place.heard_ms)}`);
   if (place.water_class) words.push(`${t("water_class")} ${t("class_n", place.water_class)}`);
   if (place.noise_class) words.push(`${t("noise_class")} ${t("class_n", place.noise_class)}`);
@@ -115,7 +116,7 @@ function header() {
 /** The state, since when, and the person, route or rule that tells of it. */
 function stateWords(place) {
   const words = [t(`state_${place.state}`)];
-  if (place.state_since_ms) words.push(t("state_since", dayTime(place.state_since_ms, now())));
+  if (place.state_since_ms) words.push(t("state_since", dayTime(place.state_since_ms, now(), zoneOf(place))));
   const alert = store.alerts.get(place.state_by);
   if (place.state_by) words.push(alert ? nameOf(alert, "rule") : place.state_by);
   return words.join(" · ");
@@ -155,18 +156,18 @@ function subject() {
 
 function drawHero() {
   const item = subject();
-  if (!item) return;
+  const place = station(view.id);
+  if (!item || !place) return;
   const meta = property(view.chosen.property);
   const [big, list] = view.parts.hero.children;
   const value = number(item.value, meta?.precision);
   setText(big.firstChild, value);
   setText(big.lastChild, meta?.unit_label ?? "");
-  const place = station(view.id);
   const alert = [...store.alerts.values()].find((a) => a.station === view.id && a.property === view.chosen.property && (a.state === "open" || a.state === "acknowledged"));
-  big.dataset.level = place && alert ? alert.level : 0;
+  big.dataset.level = alert ? alert.level : 0;
   const fields = list.querySelectorAll("dd");
   setText(fields[0], nameOf(meta) || view.chosen.property);
-  setText(fields[1], `${dayTime(item.time_ms, now())} (${age(now() - item.time_ms)})`);
+  setText(fields[1], `${dayTime(item.time_ms, now(), zoneOf(place))} (${age(now() - item.time_ms)})`);
   setFlag(fields[2].firstChild, item.flag, item.tests);
   setText(view.parts.why, t("why", value));
 }
@@ -230,12 +231,13 @@ function paintChart() {
     parts.chart.replaceChildren(emptyState(t("chart_none"), t("chart_none_hint")));
     return;
   }
+  const place = station(view.id);
   const meta = property(view.chosen.property);
   const onPin = (index) => {
     view.pinned = view.series.times_ms[index];
     drawHero();
   };
-  view.chart = drawChart(parts.chart, series, { intervalS: station(view.id).interval_s, precision: meta?.precision, onPin });
+  view.chart = drawChart(parts.chart, series, { intervalS: place.interval_s, precision: meta?.precision, zone: zoneOf(place), onPin });
   parts.chart.setAttribute("aria-label", `${t("chart", nameOf(meta))}. ${t("chart_help")}`);
   const limits = (series.limits ?? []).map((limit) => nameOf(limit, "name"));
   const notes = [series.flags.some((flag) => flag === 3 || flag === 4) ? t("chart_flagged") : "", limits.join("; "), series.truncated ? t("chart_truncated") : ""];
@@ -286,5 +288,5 @@ function why() {
   const item = subject();
   const meta = property(view.chosen.property);
   const title = t("why_title", nameOf(station(view.id)), nameOf(meta) || view.chosen.property, number(item.value, meta?.precision));
-  openExplain(title, { station: view.id, ...view.chosen, time_ms: item.time_ms });
+  openExplain(title, { station: view.id, ...view.chosen, time_ms: item.time_ms }, zoneOf(station(view.id)));
 }
