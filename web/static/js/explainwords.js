@@ -66,7 +66,7 @@ export const FIELDS = {
   agrees: ["与库中一致", "Agrees with the store"],
   // quality
   flag: ["质量标志", "Quality flag"],
-  tests: ["未通过的检查", "Checks not passed"],
+  tests: ["未通过的检查与记号", "Checks not passed, marks"],
   checks: ["各项检查", "Checks"],
   check: ["检查", "Check"],
   bit: ["位", "Bit"],

@@ -83,7 +83,7 @@ export function otherName(item) {
 /** Is this bit set? The set has up to 32, so no bitwise operators of signed numbers. */
 export const hasBit = (set, bit) => Math.floor((set ?? 0) / 2 ** Number(bit)) % 2 === 1;
 
-/** "Suspect · rate of change": the words of a flag and of the tests that did not pass. */
+/** "Suspect · rate of change": the words of a flag, and of the tests that did not pass or marks that are set. */
 export function flagWords(catalogue, flag, tests) {
   const words = [nameOf(catalogue?.flags?.[flag]) || t("flag_n", flag)];
   for (const [bit, test] of Object.entries(catalogue?.tests ?? {})) {
