@@ -156,7 +156,7 @@ def _as_words(value: Any) -> Any:
 def _numeric(model: type[BaseModel]) -> tuple[str, ...]:
     """Return the fields that hold numbers, alone or in a list or mapping, and neither truth values nor blocks."""
     kinds = {
-        name: [leaf for leaf in _leaves(spec.annotation) if isinstance(leaf, type)]
+        name: [leaf for leaf in leaves(spec.annotation) if isinstance(leaf, type)]
         for name, spec in model.model_fields.items()
     }
     return tuple(
@@ -166,9 +166,10 @@ def _numeric(model: type[BaseModel]) -> tuple[str, ...]:
     )
 
 
-def _leaves(annotation: object) -> Iterator[object]:
+def leaves(annotation: object) -> Iterator[object]:
+    """Yield what a field's annotation is made of, without lists, mappings and alternatives around it."""
     args = get_args(annotation)
     if not args:
         yield annotation
     for arg in args:
-        yield from _leaves(arg)
+        yield from leaves(arg)

@@ -95,9 +95,7 @@ class Client:
             with self._open("GET", path, query=query, patient=True) as answer, part.open("wb") as file:
                 while block := answer.read(_BLOCK):
                     size += file.write(block)
-                if (
-                    answer.length
-                ):  # what is missing of the length that was told: http.client takes a cut answer as whole
+                if answer.length:  # still missing of the length that was told: http.client takes a cut answer as whole
                     raise RetryLater(f"下载中断 / the service at {self.url} stopped within the file; try again")
             part.replace(target)
         finally:

@@ -29,10 +29,20 @@ class QingtuError(Exception):
     """Base of everything that Qingtu raises on purpose. Users see messages as "中文 / English"."""
 
 
-def english(message: str) -> str:
-    """Return the English half of "中文 / English", which has all details; a message of one language as it is."""
-    chinese, _, rest = message.partition(" / ")
-    return rest if rest and _HAN.search(chinese) else message
+def halves(message: str) -> tuple[str, str]:
+    """Return the Chinese and the English half of a message; one of a single language stands for both.
+
+    Details that both need, such as what a database said, stand in the English half.
+
+    >>> halves("总线已关闭 / the bus is closed"), halves("HTTP 502")
+    (('总线已关闭', 'the bus is closed'), ('HTTP 502', 'HTTP 502'))
+    """
+    one, _, other = message.partition(" / ")
+    if other and _HAN.search(one):
+        return one, other
+    if other and _HAN.search(other):
+        return other, one
+    return message, message
 
 
 @dataclass(frozen=True, slots=True)

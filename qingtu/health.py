@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qingtu.contracts import Reporting
-from qingtu.errors import english
+from qingtu.errors import halves
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ Problem = dict[str, str]
 
 def problems(service: Service) -> list[Problem]:
     """Return what is wrong; empty when all is well."""
-    out = [_problem(name, f"{name} 受阻: {why}", f"{name}: {english(why)}") for name, why in _stuck(service)]
+    out = [_problem(name, f"{name} 受阻: {why}", f"{name}: {halves(why)[1]}") for name, why in _stuck(service)]
     out += [
         _problem(
             f"lost_{name}", f"{name} 缺失 {lost} 帧: 读取前已过期", f"{name} lost {lost} frames: they expired unread"
@@ -28,7 +28,7 @@ def problems(service: Service) -> list[Problem]:
     ]
     out += service.followers.problems()
     if isinstance(service.bus, Reporting) and (reason := service.bus.status()["problem"]):
-        out.append(_problem("bus", f"Kafka 受阻: {reason}", f"Kafka: {english(reason)}"))
+        out.append(_problem("bus", f"Kafka 受阻: {reason}", f"Kafka: {halves(reason)[1]}"))
     if service.gateway is not None:
         out += service.gateway.status()["problems"]
     return out + service.outage.problems()

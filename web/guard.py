@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-import re
 import traceback
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +15,7 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
-from qingtu.errors import ConfigError, NotFound, QingtuError, RetryLater, Undecided, english
+from qingtu.errors import ConfigError, NotFound, QingtuError, RetryLater, Undecided, halves
 from qingtu.wrong_values import sentence
 
 if TYPE_CHECKING:
@@ -182,7 +181,6 @@ def _answer(
 
 # ------------------------------------------------------------------------------------------------------- errors
 
-_HAN: Final = re.compile("[\u4e00-\u9fff]")
 _STATUS: Final[Mapping[int, tuple[str, str, str]]] = {
     404: ("not_found", "没有这个地址", "there is no such address"),
     405: ("bad_method", "此地址不支持该方法", "this address does not take that method"),
@@ -211,15 +209,13 @@ def _sentence(detail: Any) -> tuple[str, str]:
     """Return what is wrong with a value in Chinese and English; rare kinds are told in English twice."""
     if detail["type"] == "extra_forbidden":
         return "没有此字段", "there is no such field"
-    one, _, other = sentence(detail).partition(" / ")
-    zh, en = (one, other) if _HAN.search(one) else (other, one)
-    return zh or en, en or zh
+    return halves(sentence(detail))
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
     del request
-    en = english(str(error))
-    return _answer(404, "not_found", f"没有找到: {str(error).removesuffix(f' / {en}')}", en)
+    zh, en = halves(str(error))
+    return _answer(404, "not_found", f"没有找到: {zh}", en)
 
 
 async def _later(request: Request, error: Exception) -> Response:
@@ -230,21 +226,19 @@ async def _later(request: Request, error: Exception) -> Response:
         503,
         "retry_later",
         f"暂时无法执行, 请稍后重试: {error}",
-        f"try again later: {english(str(error))}",
+        f"try again later: {halves(str(error))[1]}",
         headers=headers,
     )
 
 
 async def _undecided(request: Request, error: Exception) -> Response:
     del request
-    zh, _, en = str(error).partition(" / ")
-    return _answer(504, "undecided", zh, en)
+    return _answer(504, "undecided", *halves(str(error)))
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     del request
-    zh, _, en = str(error).partition(" / ")
-    return _answer(409, "refused", zh, en or zh)
+    return _answer(409, "refused", *halves(str(error)))
 
 
 async def _config(request: Request, error: Exception) -> Response:

@@ -24,12 +24,31 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+class _Silent(BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def _serving(handler: type[_Silent]) -> Iterator[str]:
+    """Serve until the context ends; give the address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 @contextmanager
 def _answering(status: int, body: bytes) -> Iterator[tuple[str, list[Any]]]:
     """Serve one answer to everything; give the address, and what was asked."""
     asked: list[Any] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(_Silent):
         def do_GET(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             asked.append((self.command, self.path, self.headers["Authorization"], self.rfile.read(length)))
@@ -40,18 +59,8 @@ def _answering(status: int, body: bytes) -> Iterator[tuple[str, list[Any]]]:
 
         do_POST = do_GET  # noqa: N815 - the name that http.server calls
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with _serving(Handler) as url:
+        yield f"{url}/", asked
 
 
 def test_questions_and_acts(tmp_path: Path) -> None:
@@ -105,7 +114,7 @@ def _busy(for_s: float, *, length: int = 2, healthy: bool = True) -> Iterator[tu
     """
     asked = threading.Event()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(_Silent):
         def do_POST(self) -> None:
             if self.path == "/healthz" and not healthy:
                 return
@@ -119,18 +128,8 @@ def _busy(for_s: float, *, length: int = 2, healthy: bool = True) -> Iterator[tu
 
         do_GET = do_POST  # noqa: N815 - the name that http.server calls
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with _serving(Handler) as url:
+        yield url, asked
 
 
 def test_what_takes_long_is_waited_for_while_the_service_lives(tmp_path: Path) -> None:

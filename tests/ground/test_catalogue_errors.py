@@ -7,6 +7,7 @@ import pytest
 
 from qingtu.catalogue import load_catalogue
 from qingtu.errors import ConfigError, Problem
+from tests.ground.support import problems
 
 HEAD = """\
 networks:
@@ -22,13 +23,6 @@ stations:
     devices:
       - {id: a, properties: [pm25]}
 """
-
-
-def problems(folder: Path, text: str, name: str = "c.yaml") -> list[Problem]:
-    (folder / name).write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError) as caught:
-        load_catalogue(folder)
-    return list(caught.value.problems)
 
 
 def one(folder: Path, old: str, new: str) -> Problem:

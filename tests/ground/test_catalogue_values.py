@@ -11,7 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from qingtu.catalogue import load_catalogue
 from qingtu.catalogue_model import Content
-from qingtu.errors import ConfigError, Problem
+from qingtu.catalogue_words import leaves
+from qingtu.errors import Problem
+from tests.ground import support
 
 STATION = """\
 networks: [{id: n, zh: 网, en: Net}]
@@ -29,11 +31,10 @@ LINE = 1 + STATION.count("\n")
 
 
 def problems(folder: Path, text: str) -> list[Problem]:
-    (folder / "c.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError) as caught:
-        load_catalogue(folder)
-    assert [str(p) for p in caught.value.problems if not re.search(r"[\u4e00-\u9fff].* / .*[a-z]", p.message)] == []
-    return list(caught.value.problems)
+    """Return what is wrong with a catalogue of this file; each is told in both languages."""
+    found = support.problems(folder, text)
+    assert [str(p) for p in found if not re.search(r"[\u4e00-\u9fff].* / .*[a-z]", p.message)] == []
+    return found
 
 
 @pytest.mark.parametrize(
@@ -107,20 +108,12 @@ def test_the_largest_whole_numbers_are_right(tmp_path: Path) -> None:
 def _numbers(model: type[BaseModel], around: tuple[type[BaseModel], ...] = ()) -> Iterator[tuple[type[BaseModel], str]]:
     """Yield every field of a catalogue block, and of the blocks in it, that holds numbers."""
     for name, spec in model.model_fields.items():
-        leaves = list(_leaves(spec.annotation))
-        if float in leaves or int in leaves:
+        parts = list(leaves(spec.annotation))
+        if float in parts or int in parts:
             yield model, name
-        for leaf in leaves:
+        for leaf in parts:
             if isinstance(leaf, type) and issubclass(leaf, BaseModel) and leaf not in around:
                 yield from _numbers(leaf, (*around, leaf))
-
-
-def _leaves(annotation: object) -> Iterator[object]:
-    args = get_args(annotation)
-    if not args:
-        yield annotation
-    for arg in args:
-        yield from _leaves(arg)
 
 
 def _filled(annotation: object, number: object) -> Any:
@@ -131,7 +124,7 @@ def _filled(annotation: object, number: object) -> Any:
     if get_origin(annotation) is tuple:
         return [_filled(arg, number) for arg in args if arg is not ...]
     if get_origin(annotation) is dict:
-        key = next((one for one in _leaves(args[0]) if isinstance(one, str)), "x")
+        key = next((one for one in leaves(args[0]) if isinstance(one, str)), "x")
         return {key: _filled(args[1], number)}
     return next((_filled(arg, number) for arg in args if arg is not type(None)), number)
 
