@@ -135,21 +135,25 @@ class PeelingSocket:
                 self._sock.settimeout(1.0)
                 self._sock.sendall(self._out)
             if not self._over:
-                self._linger()
+                linger(self._sock)
         except OSError:
             self._over = True  # the broker is gone: it sends again what was not acknowledged
         finally:
             self._sock.close()
 
-    def _linger(self) -> None:
-        """Say that nothing more comes, and read what is under way until the broker closes too, for a second at most.
 
-        A socket that is closed with bytes unread is reset, and a reset takes the last PUBACKs away from the broker: it
-        would send again what is durable here.
-        """
-        deadline = time.monotonic() + 1.0
-        self._sock.settimeout(0.2)
-        if not isinstance(self._sock, ssl.SSLSocket):
-            self._sock.shutdown(socket.SHUT_WR)
-        while time.monotonic() < deadline and self._sock.recv(READ_BYTES):
-            pass
+def linger(sock: socket.socket) -> None:
+    """Say that nothing more comes, and read what is under way until the broker closes too, for a second at most.
+
+    A socket that is closed with bytes unread is reset, and a reset takes the last PUBACKs away from the broker: it
+    would send again what is durable here.
+
+    Raises:
+        OSError: the broker is gone, or says nothing for 0.2 s.
+    """
+    deadline = time.monotonic() + 1.0
+    sock.settimeout(0.2)
+    if not isinstance(sock, ssl.SSLSocket):
+        sock.shutdown(socket.SHUT_WR)
+    while time.monotonic() < deadline and sock.recv(READ_BYTES):
+        pass

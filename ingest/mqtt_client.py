@@ -11,12 +11,13 @@ These hooks are private to paho 2.2; tests/gateway/test_mqtt_client.py says so w
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 
-from ingest.fastpath import READ_BYTES, PeelingSocket
+from ingest.fastpath import READ_BYTES, PeelingSocket, linger
 from ingest.peeler import (
     CONTROL_LIMIT,
     LargePublish,
@@ -137,7 +138,7 @@ class GatewayClient(Client):
         return sock is not None and hasattr(sock, "pending") and sock.pending() > 0
 
     def drop(self) -> None:
-        """Close the socket without a word, as after a broken stream."""
+        """Close the socket without an MQTT packet, as after a broken stream."""
         self._sock_close()
 
     # --------------------------------------------------------------------------------------- hooks into paho
@@ -148,6 +149,13 @@ class GatewayClient(Client):
             return sock
         self._peeling = PeelingSocket(sock, Peeler(version5=self._version5, max_payload=self._max_payload))
         return self._peeling
+
+    def _sock_close(self) -> None:
+        sock: Any = self._sock
+        if sock is not None and self._peeling is None:  # else closing the socket does it
+            with suppress(OSError):  # the broker is gone: it sends again what was not acknowledged
+                linger(sock)
+        super()._sock_close()
 
     def _handle_publish(self) -> MQTTErrorCode:
         packet = self._in_packet
