@@ -61,6 +61,7 @@ _WORKER_S: Final = 10.0
 _FINISH_S: Final = 30.0
 _AUDIT_S: Final = 30.0
 _NEXT: Final = "nothing is lost: what is left is done at the next start"
+_COUNT_S: Final = 1.0
 _SINKS_S: Final = 5.0
 """So long a stop waits for sinks to take what is left; they take the rest after the next start."""
 
@@ -203,6 +204,8 @@ class Service:
         self.ticker = Worker("ticks", self._step_tick, lambda _: self._await_tick())
         # Not the ticker: a store that hangs while it is asked must not stop the clock.
         self.watcher = Worker("facts", self._step_facts, lambda _: self._await_tick())
+        # Neither does who must not wait for the bus: this one may, and saves what was counted.
+        self.counter = Worker("counting", self._step_ledger, lambda _: self._await_count())
 
     def _process(self, partition: int) -> StageLoop:
         operator = Process(self._in_force, partition, self.bus.partitions, tell=True)
@@ -271,12 +274,15 @@ class Service:
             self.ticker.start()
         if taking or self.stores:
             self.watcher.start()
+        if self._ledger is not None:
+            self.counter.start()
 
     def stop(self, timeout_s: float = 60.0) -> None:
         """Stop taking messages, let what was taken go all the way, save, and give everything free."""
         self._ticking.set()
         self.ticker.stop(5)
         self.watcher.stop(5)
+        self.counter.stop(5)
         if self.gateway is not None:
             self.gateway.stop(timeout_s=10)
         self.drain(timeout_s)
@@ -414,6 +420,12 @@ class Service:
         if not self._ticking.is_set():
             self._facts.step()
         return False
+
+    def _step_ledger(self) -> bool:
+        return self._ledger is not None and not self._ticking.is_set() and self._ledger.step()
+
+    def _await_count(self) -> None:
+        self._ticking.wait(_COUNT_S)
 
     def _mend_broker(self) -> None:
         """Start the embedded broker again when it has died; the gateway reconnects by itself."""

@@ -125,6 +125,15 @@ class Reporting(Protocol):
         ...
 
 
+@runtime_checkable
+class Prefetching(Protocol):
+    """A bus that depends on servers, and reads ahead of its readers."""
+
+    def at_hand(self, stream: str, partition: int, start: int, max_frames: int = 64) -> list[Record]:
+        """Return of ``Bus.read`` what is here already, so that nobody waits for a server; what is not, is fetched."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SavedState:
     """State of one group in one partition.

@@ -36,7 +36,7 @@ def problems(service: Service) -> list[Problem]:
 
 def _stuck(service: Service) -> Iterator[tuple[str, str]]:
     """Yield name and reason of everything that tries again and again."""
-    for worker in (*service.workers, service.ticker, service.watcher, *service.followers.workers):
+    for worker in (*service.workers, service.ticker, service.watcher, service.counter, *service.followers.workers):
         if worker.problem:
             yield worker.name, worker.problem
     for turns in service.turns:

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from qingtu.clock import HOUR
-from qingtu.contracts import StateDelta
+from qingtu.contracts import Prefetching, StateDelta
+from qingtu.errors import RetryLater
 from qingtu.records import RAW, decode_header
 from qingtu.stage import missing
 from qingtu.store.books import COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from qingtu.contracts import Bus, Record
     from qingtu.store.contract import PrimaryStore
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _GROUP: Final = "ledger"
 _BATCH: Final = 256
 _SAVE_FRAMES: Final = 256
+_TURN_S: Final = 0.5
+"""So long who must not wait for the bus waits for another who counts."""
 _OUTCOMES: Final = ("stored", "duplicate", "quarantined", "ignored")
 _READINGS: Final = {
     "decoded": "decoded",
@@ -41,10 +45,15 @@ _MESSAGES: Final = ("received", *_OUTCOMES, "in_flight")
 _BESIDE: Final = ("reflagged", "redriven")
 _NOTHING: Final = dict.fromkeys(COLUMNS, 0)
 Key = tuple[str, int]
+Books = Mapping[Key, Mapping[str, int]]
 
 
 class Ledger:
     """Counts what came in, and compares it with what became of it. Any thread may ask.
+
+    A bus on servers can let a reader wait, and a saver for as long as an outage lasts. So there are three locks, always
+    taken in this order: ``_saving``, ``_counting`` while raw is read, ``_lock`` around the figures, in which nobody
+    waits for anything. :meth:`summary` and :meth:`off`, which the status asks, never wait for servers.
 
     Args:
         bus: whose raw frames are counted.
@@ -54,6 +63,9 @@ class Ledger:
     def __init__(self, bus: Bus, store: PrimaryStore) -> None:
         self._bus = bus
         self._store = store
+        self._ahead = bus if isinstance(bus, Prefetching) else None
+        self._saving = threading.Lock()
+        self._counting = threading.Lock()
         self._lock = threading.Lock()
         self._received: dict[int, Counter[Key]] = {}
         self._first: dict[int, dict[int, int]] = {}
@@ -61,7 +73,7 @@ class Ledger:
         self._saved: dict[int, int] = {}
         self._open: dict[int, deque[tuple[int, list[tuple[Key, int]]]]] = {}
         self._rows: dict[Key, dict[str, Any]] = {}
-        self._seen: Mapping[Key, Mapping[str, int]] = {}
+        self._seen: Books = {}
         self._changed: set[Key] = set()
         self._summed: dict[Key, dict[str, int]] = {}
         self._sums: Counter[str] = Counter()
@@ -88,33 +100,40 @@ class Ledger:
             self._open[partition].append((record.offset, _counts(record.data)))
 
     def step(self) -> bool:
-        """Count some raw frames; True when there were any."""
-        with self._lock:
-            return self._count_all()
+        """Count some raw frames, and save what was counted now and then; True when there were any. May wait long."""
+        with self._saving:
+            with self._counting:
+                busy = self._count_all(self._bus.read)
+            for partition, at in self._next.items():
+                if at - self._saved[partition] >= _SAVE_FRAMES:
+                    self._save(partition)
+        return busy
 
-    def _count_all(self) -> bool:
-        found = [self._count(partition) for partition in self._next]
+    def _count_all(self, read: Callable[[str, int, int, int], list[Record]]) -> bool:
+        found = [self._count(partition, read) for partition in self._next]
         return any(found)
 
-    def _count(self, partition: int) -> bool:
-        found = self._bus.read(RAW, partition, self._next[partition], _BATCH)
-        for record in found:
-            counts = _counts(record.data)
-            for key, n in counts:
-                self._received[partition][key] += n
-                self._first[partition].setdefault(key[1], record.offset)
-                self._changed.add(key)
-            self._open[partition].append((record.offset, counts))
-            self._next[partition] = record.offset + 1
-        if self._next[partition] - self._saved[partition] >= _SAVE_FRAMES:
-            self._save(partition)
+    def _count(self, partition: int, read: Callable[[str, int, int, int], list[Record]]) -> bool:
+        found = read(RAW, partition, self._next[partition], _BATCH)
+        with self._lock:
+            for record in found:
+                counts = _counts(record.data)
+                for key, n in counts:
+                    self._received[partition][key] += n
+                    self._first[partition].setdefault(key[1], record.offset)
+                    self._changed.add(key)
+                self._open[partition].append((record.offset, counts))
+                self._next[partition] = record.offset + 1
         return bool(found)
 
     def _save(self, partition: int) -> None:
-        rows = [[network, hour, n] for (network, hour), n in self._received[partition].items()]
-        put = {"received": orjson.dumps(rows), "first": orjson.dumps(list(self._first[partition].items()))}
-        self._bus.save_state(_GROUP, partition, StateDelta(self._next[partition], put))
-        self._saved[partition] = self._next[partition]
+        """Save what was counted; ``_saving`` is held, so that nothing older overwrites it."""
+        with self._lock:
+            at = self._next[partition]
+            rows = [[network, hour, n] for (network, hour), n in self._received[partition].items()]
+            put = {"received": orjson.dumps(rows), "first": orjson.dumps(list(self._first[partition].items()))}
+        self._bus.save_state(_GROUP, partition, StateDelta(at, put))
+        self._saved[partition] = at
 
     def save(self) -> dict[int, int]:
         """Count what came in and save it: a start does not read all raw again, and raw may be trimmed.
@@ -122,9 +141,11 @@ class Ledger:
         Returns:
             by partition the raw offset below which everything is counted and saved.
         """
-        with self._lock:
-            while self._count_all():
-                pass
+        with self._saving:
+            busy = True
+            while busy:
+                with self._counting:
+                    busy = self._count_all(self._bus.read)
             for partition in self._next:
                 self._save(partition)
             return dict(self._saved)
@@ -137,25 +158,29 @@ class Ledger:
             outcomes; ``reflagged`` and ``redriven``; ``by`` with the messages of each network and hour (µs UTC);
             ``raw_end``, by partition the raw offset up to which was counted.
         """
-        with self._lock:
-            self._look()
-            by = [self._rows[key] for key in sorted(self._rows, key=lambda k: (k[1], k[0]))]
-            return {**self._summary(), "by": by, "raw_end": [self._next[p] for p in range(self._bus.partitions)]}
+        with self._counting:
+            self._look(*self._books(self._bus.read))
+            with self._lock:
+                by = [self._rows[key] for key in sorted(self._rows, key=lambda k: (k[1], k[0]))]
+                return {**self._summary(), "by": by, "raw_end": [self._next[p] for p in range(self._bus.partitions)]}
 
     def summary(self) -> dict[str, Any]:
         """Return :meth:`report` without ``by`` and ``raw_end``: what is asked every few seconds.
 
         Only hours in which something changed since the last call are reckoned again, so the price does not grow
-        with the age of the data.
+        with the age of the data. While servers do not give what the store has decided, it is as of the last look.
         """
+        self._glance()
         with self._lock:
-            self._look()
             return self._summary()
 
     def off(self) -> int:
-        """Return by how many messages and readings the networks and hours do not balance; 0 when all do."""
+        """Return by how many messages and readings the networks and hours do not balance; 0 when all do.
+
+        As of the same moment as :meth:`summary`.
+        """
+        self._glance()
         with self._lock:
-            self._look()
             return sum(self._wrong.values())
 
     def trimmed(self) -> set[int]:
@@ -164,8 +189,9 @@ class Ledger:
         Told by where each hour first stood, not by the age of what is held: our clock may have been set back, and it is
         no matter who trimmed.
         """
+        held = {partition: self._bus.start(RAW, partition) for partition in self._first}
         with self._lock:
-            return self._begun({partition: self._bus.start(RAW, partition) for partition in self._first})
+            return self._begun(held)
 
     def begun(self, before: Mapping[int, int]) -> set[int]:
         """Return the hours that have messages in raw frames before an offset, which is given by partition."""
@@ -175,12 +201,36 @@ class Ledger:
     def _begun(self, before: Mapping[int, int]) -> set[int]:
         return {hour for p, first in self._first.items() for hour, offset in first.items() if offset < before[p]}
 
-    def _look(self) -> None:
-        """Bring the rows of all networks and hours, and their sums, up to now."""
+    def _books(self, read: Callable[[str, int, int, int], list[Record]]) -> tuple[Books, Mapping[int, int]]:
+        """Count raw, and return the store's books and the offsets that they reach; ``_counting`` is held."""
         # The store first: what it decides while raw is counted is then still in flight, never lost.
-        books, origins = self._store.ledger()
-        while self._count_all():
+        found = self._store.ledger()
+        while self._count_all(read):
             pass
+        return found
+
+    def _glance(self) -> None:
+        """Look without waiting for servers: not at all where the store is ahead of what they have given."""
+        if not self._counting.acquire(timeout=_TURN_S):
+            return
+        try:
+            books, origins = self._books(self._bus.read if self._ahead is None else self._ahead.at_hand)
+            if self._ahead is None or self._reached(origins):
+                self._look(books, origins)
+        except RetryLater:
+            return
+        finally:
+            self._counting.release()
+
+    def _reached(self, origins: Mapping[int, int]) -> bool:
+        return all(max(at, self._bus.start(RAW, p)) > origins.get(p, -1) for p, at in self._next.items())
+
+    def _look(self, books: Books, origins: Mapping[int, int]) -> None:
+        """Bring the rows of all networks and hours, and their sums, up to these books; ``_counting`` is held."""
+        with self._lock:
+            self._reckon(books, origins)
+
+    def _reckon(self, books: Books, origins: Mapping[int, int]) -> None:
         flying: Counter[Key] = Counter()
         for partition, frames in self._open.items():
             while frames and frames[0][0] <= origins.get(partition, -1):

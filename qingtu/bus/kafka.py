@@ -28,7 +28,7 @@ from qingtu.errors import RetryLater
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from qingtu.contracts import Bus, Record, SavedState, StateDelta
+    from qingtu.contracts import Bus, Prefetching, Record, SavedState, StateDelta
     from qingtu.settings import KafkaSettings
 
 _CLOSE_S = 10.0
@@ -119,6 +119,10 @@ class KafkaBus:
             RetryLater: they are there, but the servers do not give them.
         """
         return self._reader.read(stream, partition, start, max_frames)
+
+    def at_hand(self, stream: str, partition: int, start: int, max_frames: int = 64) -> list[Record]:
+        """Return frames from ``start`` on that were fetched already, and let the next ones be fetched."""
+        return self._reader.at_hand(stream, partition, start, max_frames)
 
     def end(self, stream: str, partition: int) -> int:
         """Return the offset of the next frame: never behind our own appends, at most a second behind others'.
@@ -258,3 +262,4 @@ class KafkaBus:
 
 if TYPE_CHECKING:
     _check: Callable[[KafkaBus], Bus] = lambda bus: bus  # noqa: E731 - mypy proves the contract
+    _ahead: Callable[[KafkaBus], Prefetching] = lambda bus: bus  # noqa: E731

@@ -160,6 +160,22 @@ class Reader:
                 self._window(stream, partition, start)  # keeps the tail coming
         return out
 
+    def at_hand(self, stream: str, partition: int, start: int, limit: int) -> list[Record]:
+        """Return what was fetched already of what stands from ``start`` on; asks and waits for nobody.
+
+        Nothing as long as nobody has asked for the stream's bounds.
+        """
+        self._wanted[stream] = time.monotonic()
+        with self.news:
+            start = max(start, self._starts.get((stream, partition), 0))
+            if start >= self._ends.get((stream, partition), 0):
+                return []
+            lane, window = self._window(stream, partition, start)
+            found = window.take(start, limit, READ_BYTES) if window is not None else []
+            if found and lane is not None:
+                lane.resume()
+            return found
+
     def wait(self, stream: str, seen: Sequence[int], timeout_s: float) -> None:
         """Sleep until an end differs from what was seen."""
         self._ask(stream)

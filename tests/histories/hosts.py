@@ -207,6 +207,7 @@ class Storer:
                 self.ledger.save()
         if self._world.commits > before and not self._world.faults.bus_down:
             self._world.judge.books(self.ledger.report())
+        self._world.judge.books(self.ledger.summary())  # of the status: whatever is away
 
     def step_one(self, stage: StoreStage) -> None:
         """Step one stage; a store that refuses is tried again later."""

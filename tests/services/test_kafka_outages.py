@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,11 +13,14 @@ from qingtu.bus.kafka import KafkaBus
 from qingtu.bus.kafka_producer import STUCK_S, WAITING_BYTES
 from qingtu.contracts import StateDelta
 from qingtu.errors import RetryLater
+from qingtu.ledger import Ledger
 from qingtu.records import RAW
 from tests.services.kafka_support import Feeder, MemberProcess, check_effects, installation, until
+from tests.services.replay_support import Town
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from deploy.native.kafka import KafkaServer
 
@@ -159,3 +163,40 @@ def test_closing_while_the_servers_are_away(new_kafka: Callable[[], KafkaServer]
     bus.close()
     with pytest.raises(TimeoutError):
         ticket.result()
+
+
+def test_the_sums_of_the_ledger_never_wait(new_kafka: Callable[[], KafkaServer], tmp_path: Path) -> None:
+    """The status asks for them: neither frames that are not given nor a save that waits for Kafka hold it up."""
+    server = new_kafka()
+    town = Town(tmp_path / "town", installation(server, 2))
+    town.fill()
+    with town.open() as it, ThreadPoolExecutor(4) as threads:
+        ledger = Ledger(it.bus, it.store)
+        assert set(it.store.ledger()[1]) == {0, 1}
+        assert sum(it.bus.end(RAW, partition) for partition in range(2)) > 70
+
+        server.kill()
+        # The store has decided what nobody has counted yet, and Kafka does not give it.
+        report = threads.submit(ledger.report)
+        sums = threads.submit(ledger.summary).result(5)
+        assert sums["balanced"]
+        assert sums["messages"]["received"] == 0
+        with pytest.raises(RetryLater):
+            report.result(60)
+        server.start()
+        whole = ledger.report()
+        assert whole["balanced"]
+        assert whole["messages"]["received"] > 70
+        wanted = {name: whole[name] for name in sums}
+        assert ledger.summary() == wanted
+
+        server.kill()
+        saved = threads.submit(ledger.save)
+        with pytest.raises(TimeoutError):
+            saved.result(1)
+        assert threads.submit(ledger.summary).result(5) == wanted
+        assert threads.submit(ledger.off).result(5) == 0
+        assert threads.submit(ledger.report).result(5)["messages"] == wanted["messages"]
+        server.start()
+        assert saved.result(60) == {partition: it.bus.end(RAW, partition) for partition in range(2)}
+    assert town.audited()["agrees"]

@@ -54,7 +54,6 @@ environ = {k: v for k, v in os.environ.items() if k.startswith("QINGTU_")}
 settings = load_settings(Path(os.devnull), environ=environ)
 sys.addaudithook(hook)
 promote(settings, replay.find(settings, None), who="t", clock=ManualClock(now))
-print("done", seen)
 """
 
 
@@ -66,13 +65,13 @@ def test_killed_at_any_step_of_a_promote(kafka: KafkaServer, tmp_path: Path) -> 
     town.write(unit="mg/m3", more=MORE)
     town.replay()
     environ = {**os.environ, "PYTHONPATH": str(ROOT), **town.environ}
-    seen, die_at, ended = set(), 0, ""
+    seen, die_at, ended = set(), 0, False
     while not ended:
         die_at += 1
         words = [sys.executable, "-c", _PROMOTE, str(die_at), str(NOW), str(town.folder)]
         done = subprocess.run(words, env=environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        ended = done.stdout
+        ended = done.returncode == 0  # not what it prints: on a slow machine Kafka's client has something to say there
         new = town.values()
         kind = "old" if new == old else "new"
         if kind == "new":

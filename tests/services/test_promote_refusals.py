@@ -74,10 +74,10 @@ def test_killed_at_any_step_none_is_lost(towns: list[Town]) -> None:
         town.write(more=MORE)
         town.replay()
     towns[1].promote(replay.find(towns[1].settings, "g"))
-    begun = next(at for at in range(1, 80) if not killed(towns[0], at) and not starts(towns[0]))
+    begun = next(at for at in range(1, 80) if killed(towns[0], at) and not starts(towns[0]))
     assert begun > 4, "what it keeps is kept before"
     # From here on each one goes on, and gets a step further: a delete is between two others.
-    last = next(at for at in range(1, 80) if killed(towns[0], at))
+    last = next(at for at in range(1, 80) if not killed(towns[0], at))
     assert last > 8, "it says that it begins, deletes twice, writes, tells, is done: each is two steps"
     agreed(towns[0])
     assert refusals(towns[0]) == refusals(towns[1])
