@@ -62,6 +62,7 @@ _FINISH_S: Final = 30.0
 _AUDIT_S: Final = 30.0
 _NEXT: Final = "nothing is lost: what is left is done at the next start"
 _COUNT_S: Final = 1.0
+"""The ledger counts so often what came in."""
 _SINKS_S: Final = 5.0
 """So long a stop waits for sinks to take what is left; they take the rest after the next start."""
 
@@ -204,7 +205,7 @@ class Service:
         self.ticker = Worker("ticks", self._step_tick, lambda _: self._await_tick())
         # Not the ticker: a store that hangs while it is asked must not stop the clock.
         self.watcher = Worker("facts", self._step_facts, lambda _: self._await_tick())
-        # Neither does who must not wait for the bus: this one may, and saves what was counted.
+        # Nor who looks at the status: counting for the ledger, and saving that, may wait for the bus.
         self.counter = Worker("counting", self._step_ledger, lambda _: self._await_count())
 
     def _process(self, partition: int) -> StageLoop:

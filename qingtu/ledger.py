@@ -159,8 +159,9 @@ class Ledger:
             ``raw_end``, by partition the raw offset up to which was counted.
         """
         with self._counting:
-            self._look(*self._books(self._bus.read))
+            books, origins = self._books(self._bus.read)
             with self._lock:
+                self._reckon(books, origins)
                 by = [self._rows[key] for key in sorted(self._rows, key=lambda k: (k[1], k[0]))]
                 return {**self._summary(), "by": by, "raw_end": [self._next[p] for p in range(self._bus.partitions)]}
 
@@ -216,21 +217,21 @@ class Ledger:
         try:
             books, origins = self._books(self._bus.read if self._ahead is None else self._ahead.at_hand)
             if self._ahead is None or self._reached(origins):
-                self._look(books, origins)
-        except RetryLater:
+                with self._lock:
+                    self._reckon(books, origins)
+        except (
+            RetryLater
+        ):  # the last look stands; :meth:`step` meets the same in its own thread, and the status tells it
             return
         finally:
             self._counting.release()
 
     def _reached(self, origins: Mapping[int, int]) -> bool:
+        """Return whether all that the store has decided is counted, or is not held any more."""
         return all(max(at, self._bus.start(RAW, p)) > origins.get(p, -1) for p, at in self._next.items())
 
-    def _look(self, books: Books, origins: Mapping[int, int]) -> None:
-        """Bring the rows of all networks and hours, and their sums, up to these books; ``_counting`` is held."""
-        with self._lock:
-            self._reckon(books, origins)
-
     def _reckon(self, books: Books, origins: Mapping[int, int]) -> None:
+        """Bring the rows of all networks and hours, and their sums, up to these books; both inner locks are held."""
         flying: Counter[Key] = Counter()
         for partition, frames in self._open.items():
             while frames and frames[0][0] <= origins.get(partition, -1):

@@ -232,8 +232,7 @@ for kind, name in ((KafkaBus, "append"), (KafkaBus, "save_state"), (InfluxClient
 environ = {k: v for k, v in os.environ.items() if k.startswith("QINGTU_")}
 settings = load_settings(Path(os.devnull), environ=environ)
 sys.addaudithook(hook)
-done = promote(settings, replay.find(settings, None), who="t", clock=ManualClock(now))
-print("done", seen, done["swapped"])
+promote(settings, replay.find(settings, None), who="t", clock=ManualClock(now))
 """
 
 
